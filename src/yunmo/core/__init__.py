@@ -1,0 +1,1 @@
+"""The words of Yunmo: specifications, errors, events, ids, settings and access. No I/O, no torch, no web."""

@@ -1,0 +1,128 @@
+"""Encoder specifications: what turns one field's tensor into a feature vector. Behaviour is in ``models/encoders``.
+
+A new encoder is one class here, named in the unions at the end, and one file of behaviour.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from yunmo.core.schema import Spec
+
+Activation = Literal["relu", "gelu", "silu", "tanh", "sigmoid"]
+Positive = Annotated[int, Meta(ge=1)]
+Probability = Annotated[float, Meta(ge=0, lt=1)]
+PositiveFloat = Annotated[float, Meta(gt=0)]
+NotNegative = Annotated[float, Meta(ge=0)]
+
+
+class ConvLayer(Spec, frozen=True, tag_field="layer", tag="conv"):
+    """A 2-D convolution, then batch norm, activation and dropout. Written ``{conv: 32, kernel: 3}`` in recipes."""
+
+    conv: Annotated[Positive, Meta(description="number of filters")]
+    kernel: Annotated[Positive, Meta(description="height and width of a filter")] = 3
+    stride: Annotated[Positive, Meta(description="step between two places of the filter")] = 1
+    padding: Annotated[
+        Literal["same", "valid"] | int, Meta(description="'same' (size kept at stride 1), 'valid' (none) or pixels")
+    ] = "valid"
+    activation: Annotated[Activation | None, Meta(description="null for none")] = "relu"
+    batch_norm: Annotated[bool, Meta(description="normalize over the batch before the activation")] = False
+    dropout: Annotated[Probability, Meta(description="share of values set to 0 while training")] = 0.0
+
+
+class PoolLayer(Spec, frozen=True, tag_field="layer", tag="pool"):
+    """A 2-D pooling. Written ``{pool: max, size: 2}`` in recipes."""
+
+    pool: Annotated[Literal["max", "average"], Meta(description="what is kept of a window")]
+    size: Annotated[Positive, Meta(description="height and width of the window")] = 2
+    stride: Annotated[Positive | None, Meta(description="null for the window's size")] = None
+
+
+class DenseLayer(Spec, frozen=True, tag_field="layer", tag="dense"):
+    """A fully connected layer. Written ``{dense: 128}`` in recipes; what comes before is flattened."""
+
+    dense: Annotated[Positive, Meta(description="number of units")]
+    activation: Annotated[Activation | None, Meta(description="null for none")] = "relu"
+    dropout: Annotated[Probability, Meta(description="share of values set to 0 while training")] = 0.0
+
+
+Layer = ConvLayer | PoolLayer | DenseLayer
+LAYER_KEYS = ("conv", "pool", "dense")
+
+
+class CnnEncoder(Spec, frozen=True, tag_field="type", tag="cnn"):
+    """A convolutional network layer by layer; its last map is flattened."""
+
+    layers: Annotated[tuple[Layer, ...], Meta(min_length=1, description="layers in order")]
+
+
+class ResnetEncoder(Spec, frozen=True, tag_field="type", tag="resnet"):
+    """A small residual convolutional network: the default for pictures (He et al. 2016, pre-pooled as ResNet-9)."""
+
+    width: Annotated[Positive, Meta(description="filters of the first stage; each later stage doubles them")] = 32
+    stages: Annotated[int, Meta(ge=1, le=5, description="number of stages, each halving height and width")] = 3
+    blocks: Annotated[int, Meta(ge=0, le=8, description="residual blocks in a stage")] = 1
+    activation: Annotated[Activation, Meta(description="after every convolution")] = "relu"
+    dropout: Annotated[Probability, Meta(description="on the pooled features, while training")] = 0.0
+
+
+class RnnEncoder(Spec, frozen=True, tag_field="type", tag="rnn"):
+    """A recurrent network over the steps of a sequence; a picture's rows are its steps."""
+
+    cell: Annotated[Literal["rnn", "lstm", "gru"], Meta(description="plain (Elman), LSTM or GRU")] = "gru"
+    activation: Annotated[Literal["tanh", "relu"], Meta(description="of the plain cell; others have their own")] = (
+        "tanh"
+    )
+    hidden: Annotated[Positive, Meta(description="size of the state")] = 128
+    layers: Annotated[int, Meta(ge=1, le=8, description="stacked layers")] = 1
+    bidirectional: Annotated[bool, Meta(description="also read from the end to the beginning")] = False
+    pool: Annotated[
+        Literal["last", "mean", "max"], Meta(description="which states are kept: the last, or all pooled over time")
+    ] = "last"
+    dropout: Annotated[Probability, Meta(description="between layers and on the result, while training")] = 0.0
+
+
+class MlpEncoder(Spec, frozen=True, tag_field="type", tag="mlp"):
+    """Fully connected layers over the flattened field."""
+
+    hidden: Annotated[tuple[Positive, ...], Meta(min_length=1, description="units of each layer")] = (128, 128)
+    activation: Annotated[Activation, Meta(description="after each layer")] = "relu"
+    batch_norm: Annotated[bool, Meta(description="normalize over the batch before each activation")] = False
+    dropout: Annotated[Probability, Meta(description="after each layer, while training")] = 0.0
+
+
+class FlatEncoder(Spec, frozen=True, tag_field="type", tag="flat"):
+    """The scaled values as they are, flattened: nothing is learned here."""
+
+
+class OneHotEncoder(Spec, frozen=True, tag_field="type", tag="one_hot"):
+    """One feature for each category, and one for 'unknown'."""
+
+
+class OrdinalEncoder(Spec, frozen=True, tag_field="type", tag="ordinal"):
+    """The category's index (label encoding) as one number, scaled to 0..1; for categories that have an order."""
+
+
+class EmbeddingEncoder(Spec, frozen=True, tag_field="type", tag="embedding"):
+    """A learned vector for each category."""
+
+    size: Annotated[Positive, Meta(description="length of the vector")] = 8
+
+
+ImageEncoder = ResnetEncoder | CnnEncoder | RnnEncoder | MlpEncoder | FlatEncoder
+SequenceEncoder = RnnEncoder | MlpEncoder | FlatEncoder
+VectorEncoder = MlpEncoder | FlatEncoder
+ScalarEncoder = FlatEncoder | MlpEncoder
+CategoryEncoder = OneHotEncoder | OrdinalEncoder | EmbeddingEncoder
+Encoder = (
+    ResnetEncoder
+    | CnnEncoder
+    | RnnEncoder
+    | MlpEncoder
+    | FlatEncoder
+    | OneHotEncoder
+    | OrdinalEncoder
+    | EmbeddingEncoder
+)

@@ -1,0 +1,210 @@
+"""Field specifications: the typed inputs and outputs of a model. Behaviour is in ``data/fields``.
+
+A new field type is one class here, named in the unions at the end, and one file of behaviour. ``None`` stands for
+"decided from the data"; in a resolved recipe it does not occur where a decision was needed.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from yunmo.core.encoders import (
+    CategoryEncoder,
+    ImageEncoder,
+    Positive,
+    Probability,
+    ScalarEncoder,
+    SequenceEncoder,
+    VectorEncoder,
+)
+from yunmo.core.schema import Spec
+
+Scale = Literal["standard", "min_max", "none"]
+Name = Annotated[str, Meta(min_length=1, max_length=128)]
+# Not tuple[int, int]: msgspec 0.22 crashes in garbage collection on a fixed-length tuple within a union.
+HeightWidth = Annotated[tuple[Positive, ...], Meta(min_length=2, max_length=2)]
+
+_COLUMN = "column of the data; null: the column that has the field's name"
+_SCALE = "standard (mean 0, deviation 1), min_max (0 to 1) or none; part of the network, fitted on training data"
+
+
+class Outliers(Spec, frozen=True):
+    """What to do with noise: values far from the others of their column, judged on training data."""
+
+    method: Annotated[
+        Literal["iqr", "z_score"],
+        Meta(
+            description="distance from the quartiles in interquartile ranges, or from the mean in standard deviations"
+        ),
+    ] = "iqr"
+    threshold: Annotated[
+        float, Meta(gt=0, description="how many of them are still allowed (usual: iqr 1.5, z_score 3)")
+    ] = 1.5
+    action: Annotated[
+        Literal["clip", "drop"], Meta(description="move to the limit, or leave the row out of training")
+    ] = "clip"
+
+
+class Augment(Spec, frozen=True):
+    """Random changes of training pictures, made on whole batches as tensor operations."""
+
+    flip: Annotated[bool, Meta(description="mirror left-right, half of the pictures")] = False
+    vertical_flip: Annotated[bool, Meta(description="mirror top-bottom, half of the pictures")] = False
+    crop: Annotated[int, Meta(ge=0, description="pad by so many pixels (reflected), then cut out at random")] = 0
+    rotate: Annotated[float, Meta(ge=0, le=180, description="turn by up to so many degrees either way")] = 0.0
+    scale: Annotated[float, Meta(ge=0, lt=1, description="grow or shrink by up to this share")] = 0.0
+    cutout: Annotated[int, Meta(ge=0, description="blank a random square of so many pixels a side")] = 0
+    brightness: Annotated[float, Meta(ge=0, lt=1, description="brighter or darker by up to this share")] = 0.0
+
+
+class ImageField(Spec, frozen=True, tag_field="type", tag="image"):
+    """A picture: JPEG, PNG, WebP, BMP or GIF bytes, or an array of pixels (height, width[, channels]) of uint8."""
+
+    name: Name
+    column: Annotated[str | None, Meta(description=_COLUMN)] = None
+    size: Annotated[
+        Positive | HeightWidth | None, Meta(description="pixels: one number, or [height, width]; null: from the data")
+    ] = None
+    color: Annotated[Literal["rgb", "gray"] | None, Meta(description="null: gray if every picture is gray")] = None
+    resize: Annotated[
+        Literal["stretch", "crop", "pad"],
+        Meta(description="how another shape gets the size: stretched, cut in the middle, or padded with black"),
+    ] = "stretch"
+    rotate: Annotated[Literal[0, 90, 180, 270], Meta(description="degrees counter-clockwise, for every picture")] = 0
+    flip: Annotated[Literal["none", "horizontal", "vertical"], Meta(description="mirror every picture")] = "none"
+    scale: Annotated[Scale, Meta(description=_SCALE)] = "standard"
+    augment: Annotated[Augment | None, Meta(description="null: decided from the pictures")] = None
+    average_flips: Annotated[
+        bool | None, Meta(description="answer with the mean over the picture and its mirror image")
+    ] = None
+    encoder: Annotated[ImageEncoder | None, Meta(description="null: a residual network fitted to data and budget")] = (
+        None
+    )
+
+
+class NumberField(Spec, frozen=True, tag_field="type", tag="number"):
+    """A number. As an output it makes the task a regression."""
+
+    name: Name
+    column: Annotated[str | None, Meta(description=_COLUMN)] = None
+    missing: Annotated[
+        Literal["mean", "median", "most_frequent", "constant", "drop"],
+        Meta(description="what stands for a missing cell (learned from training data), or drop: leave the row out"),
+    ] = "median"
+    constant: Annotated[float, Meta(description="the value for missing: constant")] = 0.0
+    outliers: Annotated[Outliers | None, Meta(description="null: keep them")] = None
+    scale: Annotated[Scale, Meta(description=_SCALE)] = "standard"
+    encoder: Annotated[ScalarEncoder | None, Meta(description="null: flat")] = None
+
+
+class CategoryField(Spec, frozen=True, tag_field="type", tag="category"):
+    """One of a set of names. As an output it makes the task a classification."""
+
+    name: Name
+    column: Annotated[str | None, Meta(description=_COLUMN)] = None
+    categories: Annotated[
+        tuple[str, ...] | None, Meta(description="in order; null: those of the training data, sorted")
+    ] = None
+    missing: Annotated[
+        Literal["most_frequent", "constant", "drop"],
+        Meta(
+            description="what stands for a missing cell (constant: the category 'unknown'), or drop: leave the row out"
+        ),
+    ] = "constant"
+    encoder: Annotated[
+        CategoryEncoder | None, Meta(description="null: one_hot up to 16 categories, embedding beyond")
+    ] = None
+
+
+class DateField(Spec, frozen=True, tag_field="type", tag="date"):
+    """A date, or date and time, as numbers: year, month, day, weekday, hour, days since 1970."""
+
+    name: Name
+    column: Annotated[str | None, Meta(description=_COLUMN)] = None
+    format: Annotated[str | None, Meta(description="strptime format; null: the one that reads every cell")] = None
+    missing: Annotated[
+        Literal["median", "drop"], Meta(description="what stands for a missing cell, or drop: leave the row out")
+    ] = "median"
+    scale: Annotated[Scale, Meta(description=_SCALE)] = "standard"
+    encoder: Annotated[ScalarEncoder | None, Meta(description="null: flat")] = None
+
+
+class SequenceField(Spec, frozen=True, tag_field="type", tag="sequence"):
+    """Steps of numbers: an array (steps, channels); shorter ones are padded at the end and masked."""
+
+    name: Name
+    column: Annotated[str | None, Meta(description=_COLUMN)] = None
+    length: Annotated[Positive | None, Meta(description="steps kept; null: the longest of the training data")] = None
+    scale: Annotated[Scale, Meta(description=_SCALE)] = "standard"
+    encoder: Annotated[SequenceEncoder | None, Meta(description="null: a GRU")] = None
+
+
+class VectorField(Spec, frozen=True, tag_field="type", tag="vector"):
+    """A fixed number of numbers: an array (length,)."""
+
+    name: Name
+    column: Annotated[str | None, Meta(description=_COLUMN)] = None
+    scale: Annotated[Scale, Meta(description=_SCALE)] = "standard"
+    encoder: Annotated[VectorEncoder | None, Meta(description="null: flat")] = None
+
+
+InputField = ImageField | NumberField | CategoryField | DateField | SequenceField | VectorField
+
+
+class CategoryOutput(Spec, frozen=True, tag_field="type", tag="category"):
+    """The model names one of a set of classes, with a probability for each."""
+
+    name: Name
+    column: Annotated[str | None, Meta(description=_COLUMN)] = None
+    categories: Annotated[
+        tuple[str, ...] | None, Meta(description="in order; null: those of the training data, sorted")
+    ] = None
+    label_smoothing: Annotated[Probability | None, Meta(description="share of the target spread over all classes")] = (
+        None
+    )
+    class_weights: Annotated[
+        Literal["none", "balanced"] | dict[str, float],
+        Meta(description="weight of each class in the loss; balanced: the rarer, the more"),
+    ] = "none"
+
+
+class NumberOutput(Spec, frozen=True, tag_field="type", tag="number"):
+    """The model estimates a number."""
+
+    name: Name
+    column: Annotated[str | None, Meta(description=_COLUMN)] = None
+    loss: Annotated[
+        Literal["mse", "mae", "huber"], Meta(description="what training makes small, on the scaled target")
+    ] = "mse"
+    scale: Annotated[Scale, Meta(description=_SCALE)] = "standard"
+
+
+OutputField = CategoryOutput | NumberOutput
+
+
+class FieldStatistics(Spec, frozen=True):
+    """All that training learned of one field's data: the only form in which it reaches the network and the bundle.
+
+    Tuples have one entry per channel (image), part (date), column (sequence, vector) or one in all (number).
+    """
+
+    name: str
+    type: str
+    role: Literal["input", "output"]
+    encode_version: int
+    count: int
+    missing: int = 0
+    mean: tuple[float, ...] = ()
+    deviation: tuple[float, ...] = ()
+    minimum: tuple[float, ...] = ()
+    maximum: tuple[float, ...] = ()
+    fill: float | str | None = None
+    low: float | None = None
+    high: float | None = None
+    categories: tuple[str, ...] = ()
+    category_counts: tuple[int, ...] = ()
+    shape: tuple[int, ...] = ()
+    """Shape of one encoded value without the batch: (height, width, channels), (steps, channels), (parts,) or ()."""
+    format: str | None = None

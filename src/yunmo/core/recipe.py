@@ -1,0 +1,284 @@
+"""The recipe: everything about a training job. Every key but ``data`` has a default; unknown keys are errors."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+import yaml
+from msgspec import Meta
+
+from yunmo.core.encoders import LAYER_KEYS, Activation, NotNegative, Positive, PositiveFloat, Probability
+from yunmo.core.errors import RecipeError
+from yunmo.core.fields import InputField, OutputField
+from yunmo.core.schema import Spec, convert
+
+SCHEMA_VERSION = 1
+"""Version of the recipe's schema. A bundle or run with a higher one comes from a newer Yunmo."""
+
+Optimizer = Literal["sgd", "momentum", "nesterov", "rmsprop", "adam", "adamw"]
+
+
+class DataSpec(Spec, frozen=True):
+    """Where the data is. Either files (train, validation, test), or a dataset version that was added before."""
+
+    train: Annotated[str | None, Meta(description="file or folder, relative to the recipe's folder")] = None
+    validation: Annotated[str | None, Meta(description="file or folder; null: taken from train")] = None
+    test: Annotated[str | None, Meta(description="file or folder; null: taken from train")] = None
+    dataset: Annotated[str | None, Meta(description="NAME or NAME:VERSION instead of files")] = None
+    test_share: Annotated[
+        Probability | None, Meta(description="share of train held out for the test if none is given; null: 0.2")
+    ] = None
+    digests: Annotated[
+        dict[str, str], Meta(description="SHA-256 of each split's bytes; written when the recipe is resolved")
+    ] = {}
+
+
+class CleanSpec(Spec, frozen=True):
+    """Cleaning of whole rows; fields have their own (missing, outliers)."""
+
+    duplicates: Annotated[Literal["drop", "keep"], Meta(description="rows equal in every field")] = "drop"
+    unreadable: Annotated[Literal["drop", "error"], Meta(description="pictures that cannot be decoded")] = "drop"
+
+
+class CombineSpec(Spec, frozen=True):
+    """What comes between the fields' encoders and the heads: features side by side, then fully connected layers."""
+
+    hidden: Annotated[tuple[Positive, ...], Meta(description="units of each layer; [] for none")] = ()
+    activation: Annotated[Activation, Meta(description="after each layer")] = "relu"
+    batch_norm: Annotated[bool, Meta(description="normalize over the batch before each activation")] = False
+    dropout: Annotated[Probability, Meta(description="after each layer, while training")] = 0.0
+    linear: Annotated[bool, Meta(description="also connect the features straight to the heads")] = False
+    members: Annotated[int, Meta(ge=1, le=64, description="networks that share the work and are averaged")] = 1
+
+
+class InitializationSpec(Spec, frozen=True):
+    """How weights begin; biases begin at 0."""
+
+    method: Annotated[
+        Literal["default", "kaiming", "xavier", "normal", "constant"],
+        Meta(description="default: PyTorch's own per layer; kaiming (He 2015); xavier (Glorot 2010); normal; constant"),
+    ] = "default"
+    deviation: Annotated[float, Meta(gt=0, description="standard deviation for normal")] = 0.02
+    value: Annotated[float, Meta(description="value for constant")] = 0.01
+
+
+class ScheduleSpec(Spec, frozen=True):
+    """How the learning rate changes."""
+
+    type: Annotated[
+        Literal["constant", "step", "cosine", "one_cycle", "plateau"], Meta(description="shape over the run")
+    ] = "one_cycle"
+    warmup: Annotated[float, Meta(ge=0, lt=1, description="share of all steps in which the rate rises from near 0")] = (
+        0.0
+    )
+    step_epochs: Annotated[Positive, Meta(description="step: epochs between two falls")] = 10
+    factor: Annotated[float, Meta(gt=0, lt=1, description="step and plateau: what the rate is multiplied by")] = 0.1
+    patience: Annotated[int, Meta(ge=0, description="plateau: epochs without a better validation loss")] = 3
+
+
+class EarlyStoppingSpec(Spec, frozen=True):
+    """When to stop before the last epoch."""
+
+    patience: Annotated[Positive, Meta(description="epochs without a better validation result")] = 10
+    min_delta: Annotated[float, Meta(ge=0, description="how much better counts as better")] = 0.0
+
+
+class TrainSpec(Spec, frozen=True):
+    """How the network is trained. ``None`` is decided from task, data, cores and budget, and then fixed."""
+
+    optimizer: Annotated[Optimizer | None, Meta(description="momentum and nesterov are SGD with it")] = None
+    lr: Annotated[PositiveFloat | None, Meta(description="learning rate (the highest of the schedule)")] = None
+    momentum: Annotated[float, Meta(ge=0, lt=1, description="of momentum, nesterov and rmsprop")] = 0.9
+    betas: Annotated[tuple[Probability, ...], Meta(min_length=2, max_length=2, description="of adam and adamw")] = (
+        0.9,
+        0.999,
+    )
+    weight_decay: Annotated[NotNegative | None, Meta(description="not on biases and norms")] = None
+    epochs: Annotated[Positive | None, Meta(description="passes over the training data")] = None
+    batch_size: Annotated[
+        Positive | Literal["full"] | None,
+        Meta(description="rows in a step; full: all of them (plain gradient descent)"),
+    ] = None
+    schedule: ScheduleSpec | None = None
+    gradient_clip: Annotated[PositiveFloat | None, Meta(description="longest gradient norm; null: none")] = None
+    initialization: InitializationSpec = InitializationSpec()
+    ema: Annotated[
+        Probability | None, Meta(description="decay of the running mean of the weights that is kept; 0: none")
+    ] = None
+    early_stopping: Annotated[EarlyStoppingSpec | None, Meta(description="null: run all epochs")] = None
+    keep: Annotated[
+        Literal["best", "last"], Meta(description="weights of the best epoch on validation, or of the last")
+    ] = "best"
+    validation: Annotated[float, Meta(gt=0, lt=1, description="share of train kept for validation")] = 0.1
+    precision: Annotated[
+        Literal["auto", "bf16", "fp32"], Meta(description="auto: bf16 where the processor has it and it pays")
+    ] = "auto"
+    threads: Annotated[Positive | None, Meta(description="cores this job may use; null: all")] = None
+    seed: int = 0
+    budget: Annotated[PositiveFloat | None, Meta(description="seconds the whole run may take; null: 300")] = None
+
+
+class EvaluateSpec(Spec, frozen=True):
+    """What the report shows first; it always holds everything."""
+
+    metrics: Annotated[
+        tuple[str, ...], Meta(description="metrics in the summary; empty: those usual for the task")
+    ] = ()
+
+
+class Recipe(Spec, frozen=True, kw_only=True):
+    """Everything about a training job."""
+
+    name: Annotated[str | None, Meta(description="name of the model; null: the stem of the data's file")] = None
+    schema_version: int = SCHEMA_VERSION
+    data: DataSpec
+    inputs: Annotated[
+        tuple[InputField, ...] | None, Meta(description="null: every field of the data but the outputs")
+    ] = None
+    outputs: Annotated[
+        tuple[OutputField, ...] | None, Meta(description="null: the folder's class, or the target given")
+    ] = None
+    clean: CleanSpec = CleanSpec()
+    combine: CombineSpec | None = None
+    train: TrainSpec = TrainSpec()
+    evaluate: EvaluateSpec = EvaluateSpec()
+
+
+METRICS: dict[str, tuple[str, ...]] = {
+    "category": ("accuracy", "precision", "recall", "f1", "f1_micro", "roc_auc", "calibration_error", "log_loss"),
+    "number": ("mae", "mse", "rmse", "r2"),
+}
+"""Summary metrics by type of output; precision, recall and f1 are macro averages."""
+
+
+def parse_recipe(text: str, *, where: str = "recipe") -> Recipe:
+    """Read a recipe from YAML.
+
+    Raises:
+        RecipeError: no YAML, an unknown or missing key, or a value that does not fit.
+    """
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise RecipeError(f"not valid YAML: {getattr(error, 'problem', error)}", where=f"{where}{line}") from None
+    return recipe_from(data, where=where)
+
+
+def recipe_from(data: object, *, where: str = "recipe") -> Recipe:
+    """Make a recipe of plain data (from YAML or JSON) and check it.
+
+    Raises:
+        RecipeError: as `parse_recipe`.
+    """
+    if not isinstance(data, dict):
+        raise RecipeError("a recipe is a mapping of keys", where=where, remedy="Begin with 'data: {train: FILE}'")
+    version = data.get("schema_version", SCHEMA_VERSION)
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise RecipeError(
+            f"made for recipe schema {version}; this Yunmo reads up to {SCHEMA_VERSION}",
+            where=where,
+            remedy="Upgrade Yunmo",
+        )
+    recipe = convert(_with_layer_tags(data), Recipe, what=where, error=RecipeError)
+    check_recipe(recipe, where=where)
+    return recipe
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """Write a recipe as YAML that `parse_recipe` reads back to an equal one."""
+    return yaml.safe_dump(recipe_data(recipe), sort_keys=False, allow_unicode=True, width=120)
+
+
+def recipe_data(recipe: Recipe) -> dict[str, Any]:
+    """Return a recipe as plain dicts, lists and scalars."""
+    plain: dict[str, Any] = msgspec.to_builtins(recipe)
+    return plain
+
+
+def check_recipe(recipe: Recipe, *, where: str = "recipe") -> None:
+    """Check what single keys can't show: names that clash, metrics that do not exist, keys that exclude each other.
+
+    Raises:
+        RecipeError: the first contradiction found.
+    """
+    data = recipe.data
+    if bool(data.train) == bool(data.dataset):
+        raise RecipeError(
+            "needs either 'train' or 'dataset'", where=f"{where}, data", remedy="Write data: {train: FILE}"
+        )
+    if data.dataset and (data.validation or data.test):
+        raise RecipeError("a dataset brings its own splits", where=f"{where}, data", remedy="Leave out the files")
+    names = [field.name for field in (*(recipe.inputs or ()), *(recipe.outputs or ()))]
+    for name in names:
+        if names.count(name) > 1:
+            raise RecipeError(f"two fields are called {name!r}", where=f"{where}, inputs", remedy="Rename one of them")
+    for part in ("inputs", "outputs"):
+        if getattr(recipe, part) == ():
+            raise RecipeError("names no field", where=f"{where}, {part}", remedy="Leave it out to have it inferred")
+    known = {metric for metrics in METRICS.values() for metric in metrics}
+    for metric in recipe.evaluate.metrics:
+        if metric not in known:
+            raise RecipeError(
+                f"unknown metric {metric!r}",
+                where=f"{where}, evaluate.metrics",
+                remedy=f"Known: {', '.join(sorted(known))}",
+            )
+
+
+def with_settings(data: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
+    """Return plain recipe data with ``key.path=value`` assignments applied (``--set``); values are read as YAML.
+
+    Raises:
+        RecipeError: an assignment without ``=``, or a path through something that is not a mapping.
+    """
+    changed: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(data))
+    for assignment in assignments:
+        path, equals, value = assignment.partition("=")
+        keys = path.strip().split(".")
+        if not equals or not all(keys):
+            raise RecipeError(f"{assignment!r} is not KEY=VALUE", where="--set", remedy="Write train.epochs=20, say")
+        place: Any = changed
+        for index, key in enumerate(keys[:-1]):
+            place = _step(place, key, ".".join(keys[: index + 1]))
+        parsed = yaml.safe_load(value)
+        if isinstance(place, list):
+            place[_index(place, keys[-1], path)] = parsed
+        else:
+            place[keys[-1]] = parsed
+    return changed
+
+
+def _step(place: Any, key: str, path: str) -> Any:
+    if isinstance(place, list):
+        return place[_index(place, key, path)]
+    child = place.setdefault(key, {})
+    if child is None:
+        child = place[key] = {}
+    if not isinstance(child, (dict, list)):
+        raise RecipeError(f"{path!r} has no keys below it", where="--set")
+    return child
+
+
+def _index(place: list[Any], key: str, path: str) -> int:
+    if not key.isdigit() or int(key) >= len(place):
+        raise RecipeError(f"{path!r} needs an index from 0 to {len(place) - 1}", where="--set")
+    return int(key)
+
+
+def _with_layer_tags(data: Any) -> Any:
+    """Name the kind of each ``{conv: 32}`` layer, which recipes leave out, so that the union of layers is tagged."""
+    if isinstance(data, list):
+        return [_with_layer_tags(item) for item in data]
+    if not isinstance(data, dict):
+        return data
+    changed = {key: _with_layer_tags(value) for key, value in data.items()}
+    layers = changed.get("layers")
+    if isinstance(layers, list):
+        for layer in layers:
+            kinds = [key for key in LAYER_KEYS if isinstance(layer, dict) and key in layer]
+            if len(kinds) == 1:
+                layer.setdefault("layer", kinds[0])
+    return changed
