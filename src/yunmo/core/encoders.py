@@ -59,12 +59,24 @@ class CnnEncoder(Spec, frozen=True, tag_field="type", tag="cnn"):
 
 
 class ResnetEncoder(Spec, frozen=True, tag_field="type", tag="resnet"):
-    """A small residual convolutional network: the default for pictures (He et al. 2016, pre-pooled as ResNet-9)."""
+    """A small residual convolutional network (ResNet-9 like): the default for pictures.
 
-    width: Annotated[Positive, Meta(description="filters of the first stage; each later stage doubles them")] = 32
-    stages: Annotated[int, Meta(ge=1, le=5, description="number of stages, each halving height and width")] = 3
-    blocks: Annotated[int, Meta(ge=0, le=8, description="residual blocks in a stage")] = 1
+    A stem, then stages that each convolve, halve height and width, and add residual blocks.
+    """
+
+    filters: Annotated[
+        tuple[Positive, ...], Meta(min_length=1, max_length=8, description="filters of the stem and of each stage")
+    ] = (32, 64, 128, 256)
+    blocks: Annotated[
+        tuple[Annotated[int, Meta(ge=0, le=8)], ...],
+        Meta(min_length=1, max_length=8, description="residual blocks after the stem and each stage; one for all"),
+    ] = (0, 1, 0, 1)
+    stem: Annotated[
+        Literal["conv", "patch"],
+        Meta(description="conv: 3x3 at full size; patch: first fold 2x2 pixels into channels, which halves the size"),
+    ] = "conv"
     activation: Annotated[Activation, Meta(description="after every convolution")] = "relu"
+    pool: Annotated[Literal["max", "average"], Meta(description="what is kept of the last map")] = "max"
     dropout: Annotated[Probability, Meta(description="on the pooled features, while training")] = 0.0
 
 
@@ -78,8 +90,12 @@ class RnnEncoder(Spec, frozen=True, tag_field="type", tag="rnn"):
     hidden: Annotated[Positive, Meta(description="size of the state")] = 128
     layers: Annotated[int, Meta(ge=1, le=8, description="stacked layers")] = 1
     bidirectional: Annotated[bool, Meta(description="also read from the end to the beginning")] = False
+    project: Annotated[
+        Positive | None, Meta(description="first a dense layer of so many units on each step (GELU, layer norm)")
+    ] = None
     pool: Annotated[
-        Literal["last", "mean", "max"], Meta(description="which states are kept: the last, or all pooled over time")
+        Literal["last", "mean", "max", "mean_max"],
+        Meta(description="which states are kept: the last, or all pooled over time (mean_max: both)"),
     ] = "last"
     dropout: Annotated[Probability, Meta(description="between layers and on the result, while training")] = 0.0
 
@@ -95,6 +111,8 @@ class MlpEncoder(Spec, frozen=True, tag_field="type", tag="mlp"):
 
 class FlatEncoder(Spec, frozen=True, tag_field="type", tag="flat"):
     """The scaled values as they are, flattened: nothing is learned here."""
+
+    clip: Annotated[PositiveFloat | None, Meta(description="largest distance from 0 of a scaled value")] = None
 
 
 class OneHotEncoder(Spec, frozen=True, tag_field="type", tag="one_hot"):

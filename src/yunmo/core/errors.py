@@ -124,6 +124,14 @@ class WorkspaceBusy(Conflict):
     title = "Workspace in use"
 
 
+class SlowBody(YunmoError):
+    """A request whose body did not arrive in time."""
+
+    code = "slow_body"
+    status = 408
+    title = "Body too slow"
+
+
 class BodyTooLarge(YunmoError):
     """A body, picture or archive over its limit."""
 
@@ -244,6 +252,7 @@ ERRORS: dict[str, type[YunmoError]] = {
         MethodNotAllowed,
         Conflict,
         WorkspaceBusy,
+        SlowBody,
         BodyTooLarge,
         UnsupportedMediaType,
         TooManyRequests,

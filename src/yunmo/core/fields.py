@@ -55,6 +55,7 @@ class Augment(Spec, frozen=True):
     crop: Annotated[int, Meta(ge=0, description="pad by so many pixels (reflected), then cut out at random")] = 0
     rotate: Annotated[float, Meta(ge=0, le=180, description="turn by up to so many degrees either way")] = 0.0
     scale: Annotated[float, Meta(ge=0, lt=1, description="grow or shrink by up to this share")] = 0.0
+    shift: Annotated[float, Meta(ge=0, lt=1, description="move by up to this share of height and width")] = 0.0
     cutout: Annotated[int, Meta(ge=0, description="blank a random square of so many pixels a side")] = 0
     brightness: Annotated[float, Meta(ge=0, lt=1, description="brighter or darker by up to this share")] = 0.0
 

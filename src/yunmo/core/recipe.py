@@ -16,7 +16,7 @@ from yunmo.core.schema import Spec, convert
 SCHEMA_VERSION = 1
 """Version of the recipe's schema. A bundle or run with a higher one comes from a newer Yunmo."""
 
-Optimizer = Literal["sgd", "momentum", "nesterov", "rmsprop", "adam", "adamw"]
+Optimizer = Literal["sgd", "momentum", "nesterov", "rmsprop", "adam", "adamw", "muon"]
 
 
 class DataSpec(Spec, frozen=True):
@@ -48,8 +48,11 @@ class CombineSpec(Spec, frozen=True):
     activation: Annotated[Activation, Meta(description="after each layer")] = "relu"
     batch_norm: Annotated[bool, Meta(description="normalize over the batch before each activation")] = False
     dropout: Annotated[Probability, Meta(description="after each layer, while training")] = 0.0
-    linear: Annotated[bool, Meta(description="also connect the features straight to the heads")] = False
-    members: Annotated[int, Meta(ge=1, le=64, description="networks that share the work and are averaged")] = 1
+    linear: Annotated[bool, Meta(description="also connect the features straight to the heads, beginning at 0")] = False
+    zero_heads: Annotated[bool, Meta(description="heads begin at 0, so that the first answers are even")] = False
+    members: Annotated[
+        int, Meta(ge=1, le=64, description="independent copies of these layers, trained together and averaged")
+    ] = 1
 
 
 class InitializationSpec(Spec, frozen=True):
@@ -57,7 +60,7 @@ class InitializationSpec(Spec, frozen=True):
 
     method: Annotated[
         Literal["default", "kaiming", "xavier", "normal", "constant"],
-        Meta(description="default: PyTorch's own per layer; kaiming (He 2015); xavier (Glorot 2010); normal; constant"),
+        Meta(description="default: usual for each layer; kaiming (He 2015); xavier (Glorot 2010); normal; constant"),
     ] = "default"
     deviation: Annotated[float, Meta(gt=0, description="standard deviation for normal")] = 0.02
     value: Annotated[float, Meta(description="value for constant")] = 0.01
@@ -69,9 +72,10 @@ class ScheduleSpec(Spec, frozen=True):
     type: Annotated[
         Literal["constant", "step", "cosine", "one_cycle", "plateau"], Meta(description="shape over the run")
     ] = "one_cycle"
-    warmup: Annotated[float, Meta(ge=0, lt=1, description="share of all steps in which the rate rises from near 0")] = (
-        0.0
-    )
+    warmup: Annotated[
+        Annotated[float, Meta(ge=0, lt=1)] | None,
+        Meta(description="share of all steps in which the rate rises from near 0; null: 0.2 for one_cycle, else 0"),
+    ] = None
     step_epochs: Annotated[Positive, Meta(description="step: epochs between two falls")] = 10
     factor: Annotated[float, Meta(gt=0, lt=1, description="step and plateau: what the rate is multiplied by")] = 0.1
     patience: Annotated[int, Meta(ge=0, description="plateau: epochs without a better validation loss")] = 3
@@ -87,10 +91,16 @@ class EarlyStoppingSpec(Spec, frozen=True):
 class TrainSpec(Spec, frozen=True):
     """How the network is trained. ``None`` is decided from task, data, cores and budget, and then fixed."""
 
-    optimizer: Annotated[Optimizer | None, Meta(description="momentum and nesterov are SGD with it")] = None
+    optimizer: Annotated[
+        Optimizer | None,
+        Meta(description="momentum, nesterov: SGD with it; muon: for convolutions with batch norm, adamw for the rest"),
+    ] = None
     lr: Annotated[PositiveFloat | None, Meta(description="learning rate (the highest of the schedule)")] = None
-    momentum: Annotated[float, Meta(ge=0, lt=1, description="of momentum, nesterov and rmsprop")] = 0.9
-    betas: Annotated[tuple[Probability, ...], Meta(min_length=2, max_length=2, description="of adam and adamw")] = (
+    adamw_lr: Annotated[PositiveFloat, Meta(description="muon: learning rate of what adamw trains")] = 4e-3
+    momentum: Annotated[
+        Probability | None, Meta(description="null: 0.6 for muon; 0.9 for momentum, nesterov and rmsprop")
+    ] = None
+    betas: Annotated[tuple[Probability, ...], Meta(min_length=2, max_length=2, description="of the adams")] = (
         0.9,
         0.999,
     )
@@ -101,15 +111,18 @@ class TrainSpec(Spec, frozen=True):
         Meta(description="rows in a step; full: all of them (plain gradient descent)"),
     ] = None
     schedule: ScheduleSpec | None = None
-    gradient_clip: Annotated[PositiveFloat | None, Meta(description="longest gradient norm; null: none")] = None
+    gradient_clip: Annotated[
+        PositiveFloat | None, Meta(description="longest gradient norm; null: 1 for recurrent networks, else none")
+    ] = None
     initialization: InitializationSpec = InitializationSpec()
     ema: Annotated[
         Probability | None, Meta(description="decay of the running mean of the weights that is kept; 0: none")
     ] = None
     early_stopping: Annotated[EarlyStoppingSpec | None, Meta(description="null: run all epochs")] = None
     keep: Annotated[
-        Literal["best", "last"], Meta(description="weights of the best epoch on validation, or of the last")
-    ] = "best"
+        Literal["best", "last"] | None,
+        Meta(description="weights of the epoch best on validation, or of the last; null: last if few rows could tell"),
+    ] = None
     validation: Annotated[float, Meta(gt=0, lt=1, description="share of train kept for validation")] = 0.1
     precision: Annotated[
         Literal["auto", "bf16", "fp32"], Meta(description="auto: bf16 where the processor has it and it pays")
@@ -194,7 +207,8 @@ def dump_recipe(recipe: Recipe) -> str:
 
 def recipe_data(recipe: Recipe) -> dict[str, Any]:
     """Return a recipe as plain dicts, lists and scalars."""
-    plain: dict[str, Any] = msgspec.to_builtins(recipe)
+    # Through JSON, because msgspec.to_builtins leaves tuples: the data must equal what is read back from a file.
+    plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(recipe))
     return plain
 
 

@@ -61,6 +61,6 @@ def test_the_hash_does_not_hold_the_key() -> None:
     ],
 )
 def test_scopes_give_no_more_than_they_say(scopes: set[str], may: list[str], may_not: list[str]) -> None:
-    principal = Principal(key_id="k", project_id="p", scopes=frozenset(scopes))  # type: ignore[arg-type]  # parametrized
-    assert all(principal.may(scope) for scope in may)  # type: ignore[arg-type]  # parametrized
-    assert not any(principal.may(scope) for scope in may_not)  # type: ignore[arg-type]  # parametrized
+    principal = Principal(key_id="k", project_id="p", scopes=frozenset(scopes))
+    assert all(principal.may(scope) for scope in may)
+    assert not any(principal.may(scope) for scope in may_not)

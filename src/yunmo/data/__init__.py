@@ -1,0 +1,1 @@
+"""Data: sources, fields, cleaning, splits and the prepared cache that training reads. No torch."""

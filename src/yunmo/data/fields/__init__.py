@@ -1,0 +1,1 @@
+"""The behaviour of the field types, one file each."""

@@ -1,0 +1,1 @@
+"""Where data comes from: tables, pictures and arrays, each in one file."""

@@ -1,0 +1,99 @@
+"""Making one file of a folder, so that it can be uploaded, named by its bytes, and read the same everywhere."""
+
+from __future__ import annotations
+
+import csv
+import os
+import zipfile
+from pathlib import Path, PurePosixPath
+
+from yunmo.core.errors import DataError, NotFound
+from yunmo.data.storage import storage_errors
+
+_TIME = (1980, 1, 1, 0, 0, 0)
+_MODE = 0o100644 << 16
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
+
+
+def pack(path: Path, out: Path) -> Path:
+    """Make one file of what a user names as data.
+
+    Args:
+        path: a folder, a CSV table, or any other file.
+        out: the zip to write, or a folder to write it into.
+
+    Returns:
+        ``out`` with a zip that depends on names and contents only (sorted, stored, no times), for a folder and for a
+        table that names pictures beside it; else ``path`` as it is.
+
+    Raises:
+        NotFound: nothing is there.
+        DataError: an empty folder, or one with links to folders.
+        StorageFull: no space for the zip; no part of it is left.
+    """
+    if out.is_dir():
+        out = out / f"{path.stem or 'data'}.zip"
+    if path.is_dir():
+        files = _files_of(path)
+        if not files:
+            raise DataError("an empty folder", where=str(path), remedy="Put a folder of pictures for each class in it")
+        return _write(files, out)
+    if not path.is_file():
+        raise NotFound("no such file or folder", where=str(path))
+    if path.suffix.lower() not in (".csv", ".tsv"):
+        return path
+    pictures = _pictures_of(path)
+    return _write({path.name: path, **pictures}, out) if pictures else path
+
+
+def _files_of(folder: Path) -> dict[str, Path]:
+    """Return the files below a folder by their relative names; hidden ones are left out."""
+    files: dict[str, Path] = {}
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".") and name != "__MACOSX"]
+        for name in folders:
+            if (Path(place) / name).is_symlink():
+                raise DataError("a link to a folder", where=str(Path(place) / name), remedy="Copy the folder there")
+        for name in names:
+            file = Path(place) / name
+            if not name.startswith(".") and file.is_file():
+                files[file.relative_to(folder).as_posix()] = file
+    return files
+
+
+def _pictures_of(table: Path) -> dict[str, Path]:
+    """Return the pictures that cells of a table name, by the names that they have there."""
+    found: dict[str, Path] = {}
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as text:
+            for row in csv.reader(text, delimiter="\t" if table.suffix.lower() == ".tsv" else ","):
+                for cell in row:
+                    if cell.lower().endswith(_SUFFIXES):
+                        name = PurePosixPath(cell.strip().replace("\\", "/"))
+                        file = table.parent / name
+                        if not name.is_absolute() and ".." not in name.parts and file.is_file():
+                            found[str(name)] = file
+    except (csv.Error, UnicodeDecodeError):
+        # What is wrong with the table is said, with its row, when it is read as one.
+        return {}
+    return found
+
+
+def _write(files: dict[str, Path], out: Path) -> Path:
+    partial = out.with_name(f"{out.name}.partial")
+    try:
+        with storage_errors(out):
+            with partial.open("wb") as file:
+                with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+                    for name in sorted(files):
+                        info = zipfile.ZipInfo(name, _TIME)
+                        info.external_attr = _MODE
+                        info.create_system = 3
+                        archive.writestr(info, files[name].read_bytes())
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(out)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    return out

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from yunmo.core.errors import DataError
+from yunmo.data.profile import profile
+from yunmo.data.sources.open import open_source
+
+
+def _fields(path: Path, target: str | None = None) -> dict[str, dict[str, object]]:
+    found = profile(open_source(path), target)
+    json.dumps(found, allow_nan=False)
+    return {field["name"]: field for field in found["fields"]}
+
+
+def test_a_table(passengers: Path) -> None:
+    fields = _fields(passengers, "survived")
+    assert fields["age"]["missing"] == 6
+    assert fields["fare"]["minimum"] == 0.25
+    assert fields["port"]["top"][0] == {"value": "C", "count": 20}
+    assert fields["boarded"]["type"] == "date"
+    assert fields["name"]["role"] == "none"
+    assert fields["survived"]["role"] == "output"
+
+
+def test_without_a_target_every_column_is_an_input(passengers: Path) -> None:
+    assert profile(open_source(passengers))["target"] is None
+    with pytest.raises(DataError):
+        profile(open_source(passengers), "gone")
+
+
+def test_pictures(make_zip: Callable[..., Path], picture: Callable[..., bytes]) -> None:
+    members = {"a/1.png": picture(1), "a/2.png": picture(2, size=(4, 6), mode="L"), "b/3.png": b"no"}
+    field = _fields(make_zip("p.zip", members))["image"]
+    assert (field["unreadable"], field["gray"]) == (1, 1)
+    assert {"size": "4 x 6", "count": 1} in field["sizes"]
+
+
+def test_arrays(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=np.arange(12.0).reshape(4, 3), y=np.arange(4))
+    assert _fields(tmp_path / "a.npz")["x"]["shape"] == [3]
+
+
+def test_a_column_that_cannot_be_used_says_why(write_csv: Callable[..., Path]) -> None:
+    path = write_csv("x,t\n" + "".join(f"{'x' if index == 5 else index},{index % 2}\n" for index in range(30)))
+    assert "row 7" in str(_fields(path, "t")["x"]["problem"])
