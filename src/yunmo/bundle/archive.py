@@ -1,0 +1,124 @@
+"""A bundle as one file: a zip that is the same bytes for the same bundle, and taking such a file apart safely."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import stat
+import tempfile
+import zipfile
+import zlib
+from pathlib import Path
+
+from yunmo.bundle.files import CONTENT, MANIFEST, SIGNATURE, full_disk
+from yunmo.core.errors import BundleError, Conflict, UnsafeArchive
+
+MAX_SIZE = 8 * 2**30
+"""Bytes of all files together that are unpacked at most, unless told."""
+
+_NAMES = frozenset((*CONTENT, MANIFEST, SIGNATURE))
+_TIME = (1980, 1, 1, 0, 0, 0)
+_PIECE = 2**20
+
+
+def export(folder: Path, file: Path) -> None:
+    """Write a bundle as a zip: files stored (weights hardly shrink) in order, all with the same time.
+
+    Raises:
+        BundleError: the folder holds something that is none of a bundle's files.
+        StorageFull: the disk is full; nothing is left.
+    """
+    names = sorted(entry.name for entry in folder.iterdir())
+    for name in names:
+        if name not in _NAMES or (folder / name).is_symlink() or not (folder / name).is_file():
+            raise BundleError("no file of a bundle", where=str(folder / name))
+    with full_disk(file.name):
+        number, partial = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+        try:
+            with os.fdopen(number, "wb") as target:
+                with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
+                    for name in names:
+                        _add(archive, folder / name)
+                target.flush()
+                os.fsync(target.fileno())
+            Path(partial).replace(file)
+        except BaseException:
+            Path(partial).unlink(missing_ok=True)
+            raise
+
+
+def unpack(file: Path, folder: Path, *, max_size: int = MAX_SIZE) -> None:
+    """Take an exported bundle apart into a new folder. What is in it is not trusted: `verify` it afterwards.
+
+    Raises:
+        BundleError: no zip, or damaged.
+        UnsafeArchive: an entry that is no plain file of a bundle, twice the same, encrypted, or more than ``max_size``
+            bytes in all.
+        Conflict: the folder is there already.
+        StorageFull: the disk is full; nothing is left.
+    """
+    if folder.exists():
+        raise Conflict("there is something already", where=str(folder))
+    with full_disk(folder.name):
+        partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        try:
+            _extract(file, partial, max_size)
+            partial.chmod(0o755)
+            partial.rename(folder)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+
+
+def _add(archive: zipfile.ZipFile, path: Path) -> None:
+    entry = zipfile.ZipInfo(path.name, date_time=_TIME)
+    entry.external_attr = (stat.S_IFREG | 0o644) << 16
+    entry.create_system = 3  # Unix, also when written on Windows: the same bytes everywhere
+    entry.file_size = path.stat().st_size
+    with path.open("rb") as source, archive.open(entry, "w") as target:
+        shutil.copyfileobj(source, target, _PIECE)
+
+
+def _extract(file: Path, folder: Path, max_size: int) -> None:
+    try:
+        with contextlib.ExitStack() as stack:
+            archive = stack.enter_context(zipfile.ZipFile(file))
+            entries = archive.infolist()
+            _check_entries(entries, file, max_size)
+            left = max_size
+            for entry in entries:
+                left = _extract_one(archive, entry, folder, left)
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError) as error:
+        raise BundleError(
+            f"not an exported bundle, or damaged: {error}", where=str(file), remedy="Export it again"
+        ) from None
+
+
+def _check_entries(entries: list[zipfile.ZipInfo], file: Path, max_size: int) -> None:
+    seen: set[str] = set()
+    for entry in entries:
+        where = f"{file.name}, {entry.filename}"
+        kind = stat.S_IFMT(entry.external_attr >> 16)
+        if entry.filename not in _NAMES or kind not in (0, stat.S_IFREG):
+            raise UnsafeArchive("no file of a bundle", where=where)
+        if entry.filename in seen:
+            raise UnsafeArchive("twice in the archive", where=where)
+        if entry.flag_bits & 0x1:
+            raise UnsafeArchive("encrypted", where=where)
+        seen.add(entry.filename)
+    if sum(entry.file_size for entry in entries) > max_size:
+        raise UnsafeArchive(f"holds more than {max_size} bytes", where=file.name)
+
+
+def _extract_one(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path, left: int) -> int:
+    """Write one file and return how many bytes are still allowed: sizes that an archive declares may lie."""
+    with archive.open(entry) as source, (folder / entry.filename).open("xb") as target:
+        while piece := source.read(_PIECE):
+            left -= len(piece)
+            if left < 0:
+                raise UnsafeArchive("holds more than it declares", where=entry.filename)
+            target.write(piece)
+        target.flush()
+        os.fsync(target.fileno())
+    return left

@@ -1,0 +1,94 @@
+"""The manifest: what a bundle is, what it takes and answers, and the SHA-256 of each of its files."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from yunmo import __version__
+from yunmo.bundle.files import MANIFEST
+from yunmo.core.errors import BundleError
+from yunmo.core.fields import InputField, OutputField
+from yunmo.core.schema import Spec
+
+FORMAT_VERSION = 1
+"""Version of the bundle's format. A bundle with a higher one comes from a newer Yunmo."""
+
+
+class Tensor(Spec, frozen=True):
+    """One named input or output of the graph."""
+
+    name: str
+    dtype: str
+    """Name of the numpy type: ``uint8``, ``int64``, ``float32``."""
+    shape: tuple[int | None, ...]
+    """Shape without the batch; None: any length."""
+
+
+class Tensors(Spec, frozen=True):
+    """The inputs and outputs of the graph. A batch comes first in the shape of each."""
+
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+
+
+class FileEntry(Spec, frozen=True):
+    """One file of the bundle."""
+
+    sha256: str
+    size: int
+
+
+class Manifest(Spec, frozen=True):
+    """What ``manifest.json`` holds."""
+
+    format_version: int
+    yunmo_version: str
+    name: str
+    inputs: tuple[InputField, ...]
+    outputs: tuple[OutputField, ...]
+    tensors: Tensors
+    encode_versions: dict[str, int]
+    """By field: the version of the code that turns raw values into tensors."""
+    files: dict[str, FileEntry]
+    """Every file of the bundle but the manifest and the signature."""
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """Return a manifest as indented JSON, the same bytes for the same manifest."""
+    return msgspec.json.format(msgspec.json.encode(manifest, order="deterministic"), indent=2) + b"\n"
+
+
+def decode_manifest(data: bytes) -> Manifest:
+    """Read a manifest.
+
+    Raises:
+        BundleError: made by a newer Yunmo, or no manifest.
+    """
+    try:
+        document: Any = msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BundleError(f"not JSON: {error}", where=MANIFEST) from None
+    if not isinstance(document, dict):
+        raise BundleError("not a manifest", where=MANIFEST)
+    version, made_by = document.get("format_version"), str(document.get("yunmo_version"))
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise BundleError(
+            f"made by Yunmo {made_by} (bundle format {version}); this Yunmo reads up to format {FORMAT_VERSION}",
+            where=MANIFEST,
+            remedy="Upgrade Yunmo: pip install --upgrade yunmo",
+        )
+    try:
+        return msgspec.convert(document, Manifest)
+    except msgspec.ValidationError as error:
+        raise not_readable(str(error), MANIFEST, made_by) from None
+
+
+def not_readable(why: str, name: str, made_by: str) -> BundleError:
+    """Make the error for a signed file that this Yunmo cannot read, which is mostly one of a newer Yunmo."""
+    return BundleError(
+        f"this Yunmo cannot read it: {why}",
+        where=name,
+        remedy=f"It was made by Yunmo {made_by} and this is {__version__}: upgrade if that is newer, or train again",
+    )

@@ -1,0 +1,165 @@
+"""Packing: from a trained network to a sealed bundle that is proved to answer the same."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+from safetensors.torch import load_file
+
+from yunmo.bundle.files import CARD, GOLDEN, GRAPH, REPORT, REPORT_PAGE, SIGNATURE, WEIGHTS, full_disk, write_file
+from yunmo.bundle.manifest import Tensor, Tensors
+from yunmo.bundle.read import Golden
+from yunmo.bundle.sign import new_key_pair, sign
+from yunmo.bundle.write import seal
+from yunmo.core.encoders import RnnEncoder
+from yunmo.core.errors import BundleError, ParityError
+from yunmo.core.fields import CategoryOutput, FieldStatistics, SequenceField
+from yunmo.core.recipe import Recipe
+from yunmo.data.fields.base import Field, TensorSpec
+from yunmo.data.fields.registry import open_field
+from yunmo.inference.predictor import Predictor
+from yunmo.inference.session import Arrays
+from yunmo.models.network import Network
+from yunmo.packaging.card import render_card
+from yunmo.packaging.export import export_graph
+from yunmo.packaging.parity import Reference, check_graph, check_serving
+
+
+class Data(Protocol):
+    """What packing needs of prepared data."""
+
+    @property
+    def statistics(self) -> dict[str, FieldStatistics]:
+        """Of every field, by name."""
+
+    @property
+    def examples(self) -> Sequence[dict[str, Any]]:
+        """A few raw rows that training did not see, JSON-able."""
+
+
+def pack(
+    prepared: Data, recipe: Recipe, weights: Path, report: dict[str, Any], report_html: str, out: Path, *, name: str
+) -> Path:
+    """Make a sealed, unsigned bundle of a trained network.
+
+    The graph is exported, and held against the network on the golden examples: in ONNX Runtime alone and through the
+    whole serving path from raw rows, at other batch sizes and sequence lengths. Only then is the bundle put in place.
+
+    Args:
+        prepared: the data that the network was trained on.
+        recipe: resolved.
+        weights: the kept network's ``weights.safetensors``.
+        report: as JSON.
+        report_html: as a page.
+        out: folder to make; one that is there is replaced (a step that runs again gives the same).
+        name: of the model.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ParityError: the packed model would answer differently; nothing is left.
+        BundleError: there is no example row, or the weights are not those of the recipe's network.
+        StorageFull: the disk is full; nothing is left.
+    """
+    fields = {spec.name: open_field(spec, prepared.statistics[spec.name]) for spec in recipe.inputs or ()}
+    rows = tuple({field: row[field] for field in fields} for row in prepared.examples)
+    if not rows:
+        raise BundleError("there is no row to make a golden example of", where="prepared data")
+    encoded = _encode(fields, rows)
+    tensors = _tensors(recipe, fields, prepared.statistics)
+    network = _load(recipe, prepared.statistics, weights)
+    reference = Reference(network, recipe.outputs or (), prepared.statistics)
+    golden = Golden(rows=rows, answers={key: value.tolist() for key, value in reference.answer(encoded).items()})
+    graph = export_graph(network, tensors, encoded)
+    check_graph(reference, graph, tensors, encoded)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with full_disk(out.name), tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
+        folder = Path(scratch) / out.name
+        folder.mkdir()
+        write_file(folder / GRAPH, graph)
+        write_file(folder / WEIGHTS, weights.read_bytes())
+        write_file(folder / GOLDEN, msgspec.json.encode(golden))
+        write_file(folder / REPORT, msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+        write_file(folder / REPORT_PAGE, report_html.encode())
+        card = render_card(
+            name=name, recipe=recipe, statistics=prepared.statistics, report=report, tensors=tensors, golden=golden
+        )
+        write_file(folder / CARD, card.encode())
+        seal(folder, name=name, recipe=recipe, statistics=prepared.statistics, tensors=tensors)
+        _check_opened(reference, folder, rows)
+        _replace(folder, out)
+    return out
+
+
+def _load(recipe: Recipe, statistics: Mapping[str, FieldStatistics], weights: Path) -> Network:
+    network = Network(recipe, statistics)
+    try:
+        network.load_state_dict(load_file(weights))
+    except RuntimeError as error:
+        raise BundleError(f"not the weights of this recipe's network: {error}", where=str(weights)) from None
+    network.eval()
+    return network
+
+
+def _encode(fields: Mapping[str, Field], rows: Sequence[Mapping[str, Any]]) -> Arrays:
+    tensors: Arrays = {}
+    for name, field in fields.items():
+        tensors.update(field.encode([row[name] for row in rows]))
+    return tensors
+
+
+def _tensors(recipe: Recipe, fields: Mapping[str, Field], statistics: Mapping[str, FieldStatistics]) -> Tensors:
+    """Describe the graph's inputs and outputs; the length of a sequence is free where its encoder takes any."""
+    inputs = [_input(field, tensor) for field in fields.values() for tensor in field.tensors()]
+    outputs = [
+        Tensor(
+            name=output.name,
+            dtype="float32",
+            shape=(len(output.categories or statistics[output.name].categories),)
+            if isinstance(output, CategoryOutput)
+            else (),
+        )
+        for output in recipe.outputs or ()
+    ]
+    names = [tensor.name for tensor in (*inputs, *outputs)]
+    for name in names:
+        if names.count(name) > 1:
+            raise BundleError(
+                f"two tensors are called {name!r}", where=f"field {name}", remedy="Rename the field in the recipe"
+            )
+    return Tensors(inputs=tuple(inputs), outputs=tuple(outputs))
+
+
+def _input(field: Field, tensor: TensorSpec) -> Tensor:
+    shape = tensor.shape
+    spec = field.spec
+    if isinstance(spec, SequenceField) and isinstance(spec.encoder, RnnEncoder) and tensor.name == spec.name:
+        shape = (None, *shape[1:])
+    return Tensor(name=tensor.name, dtype=tensor.dtype, shape=shape)
+
+
+def _check_opened(reference: Reference, folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Open the bundle as serving will, under a key that is thrown away: there is no way to open an unsigned one."""
+    private, public = new_key_pair()
+    with tempfile.TemporaryDirectory() as scratch:
+        key = Path(scratch) / "once.key"
+        key.write_text(private)
+        sign(folder, key)
+    try:
+        check_serving(reference, Predictor.open(folder, public_key_pem=public), rows)
+    except ParityError:
+        raise
+    except BundleError as error:
+        raise ParityError(error.message, where=error.where) from error
+    (folder / SIGNATURE).unlink()
+
+
+def _replace(folder: Path, out: Path) -> None:
+    if out.exists():
+        out.rename(folder.parent / "replaced")  # goes with the scratch folder
+    folder.rename(out)

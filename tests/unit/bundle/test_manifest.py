@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from yunmo.bundle.manifest import FORMAT_VERSION, FileEntry, Manifest, Tensor, Tensors, decode_manifest, encode_manifest
+from yunmo.core.errors import BundleError
+from yunmo.core.fields import CategoryOutput, ImageField
+
+MANIFEST = Manifest(
+    format_version=FORMAT_VERSION,
+    yunmo_version="0.1.0",
+    name="pets",
+    inputs=(ImageField(name="image", size=(8, 9), color="rgb"),),
+    outputs=(CategoryOutput(name="label", categories=("cat", "狗")),),
+    tensors=Tensors(
+        inputs=(Tensor(name="image", dtype="uint8", shape=(8, 9, 3)),),
+        outputs=(Tensor(name="label", dtype="float32", shape=(2,)),),
+    ),
+    encode_versions={"label": 1, "image": 1},
+    files={"graph.onnx": FileEntry(sha256="0" * 64, size=3)},
+)
+
+
+def test_a_manifest_comes_back_equal() -> None:
+    assert decode_manifest(encode_manifest(MANIFEST)) == MANIFEST
+
+
+def test_the_order_of_a_mapping_changes_no_byte() -> None:
+    other = msgspec.structs.replace(MANIFEST, encode_versions={"image": 1, "label": 1})
+    assert encode_manifest(other) == encode_manifest(MANIFEST)
+
+
+def test_a_newer_format_asks_for_an_upgrade_whatever_else_is_in_it() -> None:
+    with pytest.raises(BundleError, match="Upgrade"):
+        decode_manifest(b'{"format_version": %d}' % (FORMAT_VERSION + 1))
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b"\xff", b'{"format_version": "1"}'])
+def test_what_is_no_manifest_is_said(data: bytes) -> None:
+    with pytest.raises(BundleError) as caught:
+        decode_manifest(data)
+    assert caught.value.where == "manifest.json"

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tests.unit.packaging.conftest import BOTH, NETWORKS, Trained, image, steps, table
+
+from yunmo.bundle.files import CONTENT, GRAPH, MANIFEST, WEIGHTS
+from yunmo.bundle.sign import new_key_pair, sign
+from yunmo.core.encoders import FlatEncoder, RnnEncoder
+from yunmo.core.errors import BundleError, ParityError
+from yunmo.core.fields import NumberField
+from yunmo.core.recipe import CombineSpec
+from yunmo.inference.predictor import Predictor
+from yunmo.models.network import Network
+from yunmo.packaging.pack import pack
+
+Make = Callable[..., Trained]
+
+
+def packed(trained: Trained, out: Path) -> Path:
+    return pack(trained, trained.recipe, trained.weights, trained.report, "<!doctype html>", out, name="pets")
+
+
+def opened(folder: Path) -> Predictor:
+    private, public = new_key_pair()
+    key = folder.parent / "signing.key"
+    key.write_text(private)
+    sign(folder, key)
+    return Predictor.open(folder, public_key_pem=public)
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_a_packed_network_answers_as_the_trained_one(make: Make, tmp_path: Path, kind: str) -> None:
+    inputs, outputs = NETWORKS[kind]
+    trained = make(*inputs, outputs=outputs)
+    folder = packed(trained, tmp_path / "out" / "bundle")
+    assert {path.name for path in folder.iterdir()} == {*CONTENT, MANIFEST}
+    assert (folder / WEIGHTS).read_bytes() == trained.weights.read_bytes()
+    assert list(folder.parent.iterdir()) == [folder]
+    predictor = opened(folder)
+    rows = [trained.examples[index % len(trained.examples)] for index in range(19)]
+    predictions = predictor.predict(rows)
+    network = Network(trained.recipe, trained.statistics).eval()
+    network.load_state_dict(load_file(trained.weights))
+    encoded = {name: torch.from_numpy(value) for name, value in predictor.encode(rows).items()}
+    with torch.no_grad():
+        answers = network.predict(encoded)
+    for output in outputs:
+        expected = answers[output.name].numpy()
+        if output is BOTH[0]:
+            found = [list(row[output.name]["probabilities"].values()) for row in predictions]
+            np.testing.assert_allclose(found, expected, atol=1e-5)
+        else:
+            found = [row[output.name]["value"] for row in predictions]
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=0.01)  # prices deviate by 800
+
+
+def test_a_network_of_several_members_is_packed(make: Make, tmp_path: Path) -> None:
+    combine = CombineSpec(hidden=(4, 4), members=3, linear=True, batch_norm=True)
+    trained = make(*table(), outputs=BOTH, combine=combine)
+    assert len(opened(packed(trained, tmp_path / "bundle")).predict(trained.examples)) == len(trained.examples)
+
+
+def test_the_graph_has_the_fields_names_and_says_nothing_of_the_machine(make: Make, tmp_path: Path) -> None:
+    folder = packed(make(*table(), outputs=BOTH), tmp_path / "bundle")
+    model = onnx.load(folder / GRAPH)
+    assert [node.name for node in model.graph.input] == ["age (years)", "city", "born", "vector"]
+    assert [node.name for node in model.graph.output] == ["label", "price"]
+    assert b".py" not in (folder / GRAPH).read_bytes()
+    onnx.checker.check_model(model, full_check=True)
+
+
+def test_packing_again_gives_the_same_bundle(make: Make, tmp_path: Path) -> None:
+    trained = make(*table(), outputs=BOTH)
+    out = tmp_path / "bundle"
+    first = (packed(trained, out) / MANIFEST).read_bytes()
+    assert (packed(trained, out) / MANIFEST).read_bytes() == first
+
+
+def test_a_sequence_of_any_length_runs(make: Make, tmp_path: Path) -> None:
+    folder = packed(make(steps(RnnEncoder(cell="rnn", hidden=4))), tmp_path / "bundle")
+    session = ort.InferenceSession(folder / GRAPH)
+    for length in (1, 4, 50):
+        tensors = {"steps": np.ones((2, length, 2), np.float32), "steps_length": np.array([length, 1])}
+        assert session.run(["label"], tensors)[0].shape == (2, 3)
+
+
+def test_weights_of_another_network_are_refused_and_nothing_is_left(make: Make, tmp_path: Path) -> None:
+    trained = make(*table())
+    save_file({"other": torch.zeros(1)}, trained.weights)
+    with pytest.raises(BundleError) as caught:
+        packed(trained, tmp_path / "out" / "bundle")
+    assert caught.value.where == str(trained.weights)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_network_that_answers_nan_is_refused(make: Make, tmp_path: Path) -> None:
+    trained = make(*table())
+    save_file({name: value * float("nan") for name, value in load_file(trained.weights).items()}, trained.weights)
+    with pytest.raises(ParityError, match="NaN"):
+        packed(trained, tmp_path / "out" / "bundle")
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_an_example_there_is_no_bundle(make: Make, tmp_path: Path) -> None:
+    trained = make(*table())
+    trained.examples = []
+    with pytest.raises(BundleError, match="golden example"):
+        packed(trained, tmp_path / "bundle")
+
+
+def test_one_example_is_enough(make: Make, tmp_path: Path) -> None:
+    trained = make(image(FlatEncoder()))
+    del trained.examples[1:]
+    assert len(opened(packed(trained, tmp_path / "bundle")).predict(trained.examples * 3)) == 3
+
+
+def test_two_tensors_of_one_name_are_refused(make: Make, tmp_path: Path) -> None:
+    trained = make(steps(RnnEncoder(hidden=4)))
+    inputs = (trained.recipe.inputs[0], NumberField(name="steps_length", encoder=FlatEncoder()))
+    trained.statistics["steps_length"] = trained.statistics["steps"]
+    trained.examples = [{"steps": [[1, 2]], "steps_length": 1}]
+    recipe = type(trained.recipe)(data=trained.recipe.data, inputs=inputs, outputs=trained.recipe.outputs)
+    with pytest.raises(BundleError, match="two tensors are called 'steps_length'"):
+        pack(trained, recipe, trained.weights, trained.report, "", tmp_path / "bundle", name="pets")
