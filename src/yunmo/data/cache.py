@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from yunmo.core.errors import BodyTooLarge, Cancelled, DataError, InvalidInput
+from yunmo.data.array_file import ArrayWriter
 from yunmo.data.fields.base import EXAMPLES, Field, Issue, Values, Where
 from yunmo.data.fields.image import ImageField, PixelStatistics
 from yunmo.data.splits import Rows
-from yunmo.data.storage import ArrayWriter
 
 _CHUNK_BYTES = 4 * 2**20
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from yunmo.core.errors import StorageFull
-from yunmo.data.storage import ArrayWriter, storage_errors, write_file
+from yunmo.data.array_file import ArrayWriter
+from yunmo.data.storage import storage_errors, write_file
 
 
 def test_arrays_are_written_bit_by_bit(tmp_path: Path) -> None:

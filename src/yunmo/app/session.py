@@ -1,0 +1,187 @@
+"""Where the command line works: a service by URL, the one that holds the workspace, or this very process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from yunmo.app.application import Application
+from yunmo.app.sockets import private_socket
+from yunmo.client.client import Client
+from yunmo.core.errors import Unavailable, YunmoError
+from yunmo.serving.http import App, Receive, Scope, Send
+from yunmo.store.workspace import Workspace
+
+if TYPE_CHECKING:
+    from yunmo.control.context import Context
+    from yunmo.control.jobs.runner import Runner
+
+START_SECONDS = 60.0
+_UNIX = "unix:"
+_STARTS_RUN = re.compile(r"/api/v1/runs(/[^/]+/resume)?", re.ASCII)
+
+
+@contextlib.contextmanager
+def open_session(home: Path, environment: Mapping[str, str] = os.environ) -> Iterator[Client]:
+    """Give a client on the place where to work.
+
+    That is the service at ``YUNMO_URL`` (with ``YUNMO_API_KEY``) if it is set; else the service that holds the
+    workspace, with the workspace's own key; else this process, which then holds the workspace and runs the same
+    services, the runner too, behind a private Unix socket until the block ends.
+
+    Args:
+        home: the workspace.
+        environment: where ``YUNMO_URL`` and ``YUNMO_API_KEY`` are looked up.
+
+    Raises:
+        WorkspaceBusy: another process holds the workspace and answers nowhere.
+        Unavailable: the services do not start.
+    """
+    if url := environment.get("YUNMO_URL"):
+        with Client(url, environment.get("YUNMO_API_KEY")) as client:
+            yield client
+        return
+    workspace = Workspace(home)
+    if address := workspace.service_address():
+        with _client_at(address, workspace) as client:
+            yield client
+        return
+    with (
+        workspace.lock() as lock,
+        private_socket(workspace.home / "run" / "session" / "api.sock") as socket,
+        _in_process(workspace, socket),
+    ):
+        address = f"{_UNIX}{socket}"
+        lock.announce(address)
+        with _client_at(address, workspace) as client:
+            yield client
+
+
+def _client_at(address: str, workspace: Workspace) -> Client:
+    key = workspace.workspace_key()
+    if address.startswith(_UNIX):
+        return Client("http://localhost", key, uds=address.removeprefix(_UNIX))
+    return Client(address, key)
+
+
+@contextlib.contextmanager
+def _in_process(workspace: Workspace, socket: Path) -> Iterator[None]:
+    """Run control, one data plane and, once there is a run to carry out, the runner in this process."""
+    from yunmo.control.context import open_context
+
+    with open_context(workspace, workspace.settings()) as context, _RunnerWhenNeeded(context) as runner:
+        server = _ServerThread(context, workspace, socket, runner)
+        server.start()
+        try:
+            server.wait_ready()
+            yield
+        finally:
+            server.stop()
+
+
+class _RunnerWhenNeeded:
+    """A runner that is started by the first request for a run: looking at a workspace must not set training off."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._starting = threading.Lock()
+        self._runner: Runner | None = None
+
+    def __enter__(self) -> _RunnerWhenNeeded:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._starting:
+            if self._runner is not None:
+                self._runner.stop()
+
+    def start(self) -> None:
+        from yunmo.control.jobs.runner import Runner
+
+        with self._starting:
+            if self._runner is None:
+                runner = Runner(self._context)
+                runner.start()
+                self._runner = runner
+
+    def before(self, control: App) -> App:
+        """Return control with the runner started before a request that starts or resumes a run."""
+
+        async def started(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["method"] == "POST" and _STARTS_RUN.fullmatch(scope["path"]):
+                await asyncio.to_thread(self.start)
+            await control(scope, receive, send)
+
+        return started
+
+
+class _ServerThread(threading.Thread):
+    """The event loop and server of a session."""
+
+    def __init__(self, context: Context, workspace: Workspace, socket: Path, runner: _RunnerWhenNeeded) -> None:
+        super().__init__(name="yunmo-session", daemon=True)
+        self._runner = runner
+        self._context = context
+        self._workspace = workspace
+        self._socket = socket
+        self._ready = threading.Event()
+        self._error: BaseException | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._server: Any = None
+
+    def run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._ready.set()
+
+    async def _serve(self) -> None:
+        from yunmo.app.server import make_server
+        from yunmo.control.rest.app import create_app
+
+        control = create_app(self._context)
+        settings = self._context.settings
+        state = self._workspace.workers_folder / f"{os.getpid()}.json"
+        application = Application(self._workspace.snapshot_path, state, settings, self._runner.before(control))
+        self._loop = asyncio.get_running_loop()
+        self._server = make_server(application, uds=self._socket)
+        async with control.router.lifespan_context(control):
+            watch = asyncio.ensure_future(self._tell_when_ready())
+            try:
+                await self._server.serve()
+            finally:
+                watch.cancel()
+
+    async def _tell_when_ready(self) -> None:
+        while True:
+            with contextlib.suppress(OSError):
+                _, writer = await asyncio.open_unix_connection(str(self._socket))
+                writer.close()
+                self._ready.set()
+                return
+            await asyncio.sleep(0.01)
+
+    def wait_ready(self) -> None:
+        """Return when requests are answered.
+
+        Raises:
+            YunmoError: what kept the services from starting.
+        """
+        in_time = self._ready.wait(START_SECONDS)
+        if isinstance(self._error, YunmoError):
+            raise self._error
+        if not in_time or self._error is not None:
+            raise Unavailable("the session's services do not start") from self._error
+
+    def stop(self) -> None:
+        if self._loop is not None and self._server is not None and self.is_alive():
+            self._loop.call_soon_threadsafe(self._server.stop)
+            self.join(self._context.settings.drain_timeout)

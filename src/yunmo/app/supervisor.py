@@ -1,0 +1,199 @@
+"""``yunmo up``: the process tree. One control process, one runner, N data workers, kept alive and ended in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from yunmo.app.children import Child
+from yunmo.app.process import ChildArguments, child_command
+from yunmo.app.sockets import private_socket, reserve_port
+from yunmo.core.errors import Unavailable
+from yunmo.core.settings import Settings
+from yunmo.core.snapshot import WorkerState
+from yunmo.serving.log import configure_log
+from yunmo.store.workspace import Workspace
+
+START_SECONDS = 120.0
+MAX_DEATHS = 3
+"""A process that dies so often before the service is ready will not get well by itself."""
+KEY_FILE = "workspace.key"
+"""The workspace's own key, the first of an installation: control makes it at the first start."""
+_EXTRA_SECONDS = 5.0
+
+_logger = logging.getLogger("yunmo.supervisor")
+
+Ready = Callable[[str, str | None], None]
+"""Called once when the service answers: its URL, and the first admin key if it was made at this very start."""
+
+
+def up(home: Path, *, host: str | None = None, port: int | None = None, as_json: bool = False) -> int:
+    """Run the service and say on standard output where it answers; the body of ``yunmo up``.
+
+    Args:
+        home: the workspace.
+        host: over the setting of that name.
+        port: over the setting of that name.
+        as_json: say it as one JSON object a line.
+
+    Returns:
+        The exit status: 0 once it was told to stop.
+
+    Raises:
+        YunmoError: as `run_service`.
+    """
+    settings = Workspace(home).settings()
+    if host is not None:
+        settings = msgspec.structs.replace(settings, host=host)
+    if port is not None:
+        settings = msgspec.structs.replace(settings, port=port)
+
+    def ready(url: str, key: str | None) -> None:
+        if as_json:
+            text = msgspec.json.encode({"url": url, "key": key, "pid": os.getpid()}).decode()
+        else:
+            text = f"Yunmo answers at {url} (documentation: {url}/docs). Ctrl-C ends it."
+            if key is not None:
+                text += f"\nThe first admin key, shown this once: {key}"
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+
+    run_service(home, settings, ready)
+    return 0
+
+
+def run_service(home: Path, settings: Settings, ready: Ready) -> None:
+    """Run the service until SIGTERM or SIGINT; a second signal ends it at once.
+
+    Args:
+        home: the workspace.
+        settings: those of the workspace, with what the command line said over them.
+        ready: called when it answers.
+
+    Raises:
+        WorkspaceBusy: another process holds the workspace.
+        Unavailable: the port is in use, or a process of the service does not start; its log says why.
+    """
+    configure_log(settings.log_level)
+    os.umask(0o077)
+    workspace = Workspace(home)
+    with (
+        workspace.lock() as lock,
+        reserve_port(settings.host, settings.port) as listening,
+        private_socket(workspace.control_socket) as control_socket,
+    ):
+        first = not (workspace.home / KEY_FILE).exists()
+        arguments = ChildArguments(
+            workspace.home, settings, os.getpid(), control_socket, listening.address, listening.port
+        )
+
+        def announce() -> None:
+            lock.announce(listening.url)
+            ready(listening.url, workspace.workspace_key() if first else None)
+
+        asyncio.run(_Service(workspace, arguments, announce).run())
+
+
+def worker_count(settings: Settings) -> int:
+    """Return how many data workers there are: as set, else one per core that this process may use."""
+    return settings.workers or len(os.sched_getaffinity(0))
+
+
+class _Service:
+    def __init__(self, workspace: Workspace, arguments: ChildArguments, announce: Callable[[], None]) -> None:
+        self._workspace = workspace
+        self._socket = arguments.control_socket
+        self._settings = arguments.settings
+        self._announce = announce
+        self._stop = asyncio.Event()
+        self._signals = 0
+
+        self._control = Child("control", child_command("yunmo.app.control_process", arguments))
+        self._runner = Child("runner", child_command("yunmo.app.runner_process", arguments))
+        self._workers = [
+            Child(f"worker-{number}", child_command("yunmo.app.worker", arguments), gone=self._forget_worker)
+            for number in range(worker_count(self._settings))
+        ]
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._interrupted)
+        for left_over in self._workspace.workers_folder.glob("*.json"):
+            left_over.unlink(missing_ok=True)
+        try:
+            self._control.start()
+            await self._until(self._control_published, [self._control])
+            for each in (*self._workers, self._runner):
+                each.start()
+            await self._until(self._workers_ready, [*self._workers, self._runner])
+            if not self._stop.is_set():
+                self._announce()
+            await self._stop.wait()
+        finally:
+            await self._end()
+
+    def _interrupted(self) -> None:
+        self._signals += 1
+        self._stop.set()
+        if self._signals > 1:
+            for each in (*self._workers, self._runner, self._control):
+                each.signal(signal.SIGKILL)
+
+    async def _end(self) -> None:
+        """End the workers and the runner, then control: requests in flight may need it to the last."""
+        patience = self._settings.drain_timeout + _EXTRA_SECONDS
+        runner = self._runner.stop(patience + self._settings.drain_timeout)
+        await asyncio.gather(runner, *(worker.stop(patience) for worker in self._workers))
+        await self._control.stop(patience)
+
+    async def _until(self, condition: Callable[[], bool], children: list[Child]) -> None:
+        end = time.monotonic() + START_SECONDS
+        while not condition() and not self._stop.is_set():
+            for child in children:
+                if child.deaths >= MAX_DEATHS:
+                    raise Unavailable(f"the {child.name} process does not start", remedy="Its output above says why")
+            if time.monotonic() > end:
+                raise Unavailable(
+                    f"the service is not ready after {START_SECONDS:g} seconds", remedy="See its output above"
+                )
+            await asyncio.sleep(0.05)
+
+    def _control_published(self) -> bool:
+        return self._workspace.snapshot_path.exists() and _answers(self._socket)
+
+    def _workers_ready(self) -> bool:
+        states = map(self._state, self._workers)
+        return all(state is not None and state.snapshot >= 0 for state in states)
+
+    def _state(self, worker: Child) -> WorkerState | None:
+        try:
+            data = (self._workspace.workers_folder / f"{worker.pid}.json").read_bytes()
+            return msgspec.json.decode(data, type=WorkerState)
+        except (OSError, msgspec.MsgspecError):
+            return None
+
+    def _forget_worker(self, pid: int) -> None:
+        with contextlib.suppress(OSError):
+            (self._workspace.workers_folder / f"{pid}.json").unlink(missing_ok=True)
+
+
+def _answers(path: Path) -> bool:
+    """Say whether a process accepts connections on a Unix socket."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(1.0)
+        try:
+            client.connect(str(path))
+        except OSError:
+            return False
+        return True

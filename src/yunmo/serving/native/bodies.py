@@ -1,0 +1,200 @@
+"""Bodies of the native API, turned into rows: JSON, a form, or one raw file."""
+
+from __future__ import annotations
+
+import json
+from email.message import Message as HeaderParser
+from typing import Any, Protocol
+
+import msgspec
+
+from yunmo.core.errors import InvalidInput, UnsupportedMediaType
+
+Rows = list[dict[str, Any]]
+
+JSON = "application/json"
+FORM = "multipart/form-data"
+RAW_EXAMPLES = ("image/jpeg", "image/png", "image/webp", "image/bmp", "image/gif")
+"""Media types that may come alone as a body, where the model has one field that reads them."""
+
+MAX_PARTS = 1000
+_BODY = "request body"
+_DEEP = "the JSON is nested too deep"
+
+
+class TakesRaw(Protocol):
+    """The part of a predictor that knows which field a raw body is for."""
+
+    def single_input(self, media_type: str) -> str | None:
+        """Return the field that a body of this media type is the value of, None if there is none."""
+
+
+def media_type(content_type: bytes | None) -> tuple[str, dict[str, str]]:
+    """Split a Content-Type header into the type, in lower case, and its parameters."""
+    parser = HeaderParser()
+    parser["content-type"] = (content_type or b"").decode("latin-1")
+    if content_type is None:
+        return "", {}
+    parameters = parser.get_params(header="content-type") or []
+    return parser.get_content_type(), {key.lower(): value for key, value in parameters[1:]}
+
+
+def accepted(model: TakesRaw) -> list[str]:
+    """Return the media types that an endpoint reads."""
+    return [JSON, FORM, *(kind for kind in RAW_EXAMPLES if model.single_input(kind) is not None)]
+
+
+def check_type(content_type: bytes | None, encoding: bytes | None, model: TakesRaw) -> None:
+    """Refuse a body by its headers, before it is read.
+
+    Raises:
+        UnsupportedMediaType: naming what is accepted.
+    """
+    kinds = accepted(model)
+    remedy = f"Accepted: {', '.join(kinds)}"
+    if encoding is not None and encoding.strip().lower() not in (b"", b"identity"):
+        raise UnsupportedMediaType("compressed bodies are not read", where="header content-encoding", remedy=remedy)
+    kind, parameters = media_type(content_type)
+    if kind in (JSON, FORM):
+        charset = parameters.get("charset", "utf-8").lower()
+        if charset not in ("utf-8", "utf8", "us-ascii"):
+            raise UnsupportedMediaType(
+                f"the charset {charset!r} is not read", where="header content-type", remedy="Send UTF-8"
+            )
+    elif not kind or model.single_input(kind) is None:
+        message = f"{kind!r} is not a body that this endpoint reads" if kind else "the body has no content type"
+        raise UnsupportedMediaType(message, where="header content-type", remedy=remedy)
+
+
+def read_rows(body: bytes, content_type: bytes | None, model: TakesRaw) -> Rows:
+    """Turn a body whose headers passed `check_type` into rows.
+
+    Raises:
+        InvalidInput: the body is not what its content type says, or it has no rows.
+    """
+    kind, parameters = media_type(content_type)
+    if kind == JSON:
+        return read_json(body)
+    if kind == FORM:
+        return [read_form(body, parameters.get("boundary", ""))]
+    if not body:
+        raise InvalidInput("the body is empty", where=_BODY)
+    return [{str(model.single_input(kind)): body}]
+
+
+def read_json(body: bytes) -> Rows:
+    """Turn JSON into rows: one object is one row, an array of objects several.
+
+    Raises:
+        InvalidInput: no JSON (NaN and Infinity are none), nested too deep, a key twice, or another shape.
+    """
+    try:
+        value = msgspec.json.decode(body)
+    except RecursionError:
+        raise InvalidInput(_DEEP, where=_BODY) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"not valid JSON: {error}", where=_BODY) from None
+    rows = value if isinstance(value, list) else [value]
+    for index, row in enumerate(rows):
+        if not isinstance(row, dict):
+            raise InvalidInput(
+                "a row is an object of fields",
+                where=f"{_BODY}, row {index}" if isinstance(value, list) else _BODY,
+                remedy='Send {"field": value} or [{"field": value}, ...]',
+            )
+    # Each key has a colon; if there are no more colons than keys, no key can have come twice. Else look closely.
+    if body.count(b":") != sum(map(len, rows)):
+        _refuse_duplicates(body)
+    return rows
+
+
+def _refuse_duplicates(body: bytes) -> None:
+    def check(pairs: list[tuple[str, Any]]) -> None:
+        seen = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise InvalidInput(f"the key {key[:80]!r} comes twice in one object", where=_BODY)
+            seen.add(key)
+
+    try:
+        json.loads(body, object_pairs_hook=check)
+    except RecursionError:
+        raise InvalidInput(_DEEP, where=_BODY) from None
+    except ValueError as error:
+        raise InvalidInput(f"not valid JSON: {error}", where=_BODY) from None
+
+
+def read_form(body: bytes, boundary: str) -> dict[str, Any]:
+    """Turn a multipart form into one row: files as bytes, other parts as text.
+
+    Raises:
+        InvalidInput: a malformed form, a part without a name, or a name that comes twice.
+    """
+    from python_multipart.exceptions import FormParserError
+    from python_multipart.multipart import MultipartParser
+
+    if not boundary:
+        raise InvalidInput("the form's boundary is missing", where="header content-type")
+    parts = _Parts()
+    try:
+        parser = MultipartParser(boundary.encode("latin-1", "replace"), parts.callbacks())  # type: ignore[arg-type]
+        parser.write(body)
+        parser.finalize()
+    except FormParserError as error:
+        raise InvalidInput(f"not a valid form: {error}", where=_BODY) from None
+    if not parts.complete:
+        raise InvalidInput("the form ends in the middle", where=_BODY)
+    return parts.row
+
+
+class _Parts:
+    """Collects the parts of a form as the parser meets them."""
+
+    def __init__(self) -> None:
+        self.row: dict[str, Any] = {}
+        self.complete = False
+        self._headers: dict[str, str] = {}
+        self._name = bytearray()
+        self._value = bytearray()
+        self._data = bytearray()
+
+    def callbacks(self) -> dict[str, Any]:
+        return {
+            "on_part_begin": self._begin,
+            "on_header_field": lambda data, start, end: self._name.extend(data[start:end]),
+            "on_header_value": lambda data, start, end: self._value.extend(data[start:end]),
+            "on_header_end": self._header,
+            "on_part_data": lambda data, start, end: self._data.extend(data[start:end]),
+            "on_part_end": self._end,
+            "on_end": self._finish,
+        }
+
+    def _begin(self) -> None:
+        self._headers = {}
+        self._data = bytearray()
+
+    def _header(self) -> None:
+        self._headers[self._name.decode("latin-1").lower()] = self._value.decode("utf-8", "replace")
+        self._name, self._value = bytearray(), bytearray()
+
+    def _end(self) -> None:
+        disposition = HeaderParser()
+        disposition["content-disposition"] = self._headers.get("content-disposition", "").replace("\n", " ")
+        parameters = dict(disposition.get_params(header="content-disposition") or [])
+        name = parameters.get("name")
+        if not name:
+            raise InvalidInput("a part of the form has no name", where=_BODY)
+        if name in self.row:
+            raise InvalidInput(f"the field {name[:80]!r} comes twice", where=_BODY, remedy="A form is one row")
+        if len(self.row) >= MAX_PARTS:
+            raise InvalidInput(f"a form has at most {MAX_PARTS} parts", where=_BODY)
+        self.row[name] = bytes(self._data) if "filename" in parameters else self._text(name)
+
+    def _text(self, name: str) -> str:
+        try:
+            return self._data.decode()
+        except UnicodeDecodeError:
+            raise InvalidInput("the text is not UTF-8", where=f"{_BODY}, field {name[:80]}") from None
+
+    def _finish(self) -> None:
+        self.complete = True
