@@ -1,0 +1,89 @@
+"""Real data to begin with, out of scikit-learn: ``python -m yunmo.cli.samples FOLDER``.
+
+The files of the demo and of those recipes that need no download: ``digits.npz`` with 1,797 handwritten digits of 8 x 8
+pixels (``digits-heldout.npz`` with some more, held out of it), and ``breast-cancer.csv`` with 569 rows of 30 measures.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from yunmo.core.errors import MissingExtra
+
+HELD_OUT = 200
+"""Digits that training never sees."""
+
+
+def write_samples(folder: Path) -> None:
+    """Write all sample files into a folder.
+
+    Raises:
+        MissingExtra: scikit-learn is not installed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    write_digits(folder)
+    write_table(folder)
+
+
+def write_digits(folder: Path) -> tuple[Path, NDArray[np.uint8], NDArray[np.str_]]:
+    """Write the digits as ``digits.npz`` and return the file and those held out.
+
+    Returns:
+        The file with arrays ``image`` (uint8, rows x 8 x 8, 0 to 255) and ``label``; images and labels held out.
+    """
+    bunch = _load("load_digits")
+    images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
+    labels = bunch.target.astype(str)
+    order = np.random.default_rng(0).permutation(len(labels))
+    held, kept = order[:HELD_OUT], order[HELD_OUT:]
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "digits.npz"
+    _write_npz(path, image=images[kept], label=labels[kept])
+    _write_npz(folder / "digits-heldout.npz", image=images[held], label=labels[held])
+    return path, images[held], labels[held]
+
+
+def write_table(folder: Path) -> Path:
+    """Write the breast-cancer table (Wisconsin, diagnostic) as ``breast-cancer.csv`` with the column ``diagnosis``."""
+    bunch = _load("load_breast_cancer")
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow([*(name.replace(" ", "_") for name in bunch.feature_names), "diagnosis"])
+    for row, target in zip(bunch.data.tolist(), bunch.target, strict=True):
+        writer.writerow([*row, bunch.target_names[target]])
+    path = folder / "breast-cancer.csv"
+    _write(path, text.getvalue().encode())
+    return path
+
+
+def _load(name: str) -> Any:
+    try:
+        from sklearn import datasets  # type: ignore[import-untyped]  # it ships no types
+    except ImportError:
+        raise MissingExtra("scikit-learn is not installed", remedy="Install it: pip install 'yunmo[train]'") from None
+    return getattr(datasets, name)()
+
+
+def _write_npz(path: Path, image: NDArray[np.uint8], label: NDArray[np.str_]) -> None:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, image=image, label=label)
+    _write(path, buffer.getvalue())
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file unless it is there with these bytes."""
+    if not path.is_file() or path.read_bytes() != data:
+        temporary = path.with_name(f".{path.name}.new")
+        temporary.write_bytes(data)
+        temporary.replace(path)
+
+
+if __name__ == "__main__":
+    write_samples(Path(sys.argv[1] if len(sys.argv) > 1 else ".yunmo/samples"))
