@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from yunmo.core.settings import Settings
 from yunmo.serving.dataplane import DataPlane
-from yunmo.serving.deployments import Deployments
+from yunmo.serving.deployments import Deployments, open_predictor
 from yunmo.serving.gate import Gate, Keyring
 from yunmo.serving.http import App, Receive, Scope, Send
 from yunmo.serving.native.face import NativeFace
@@ -24,7 +25,13 @@ class Application:
 
     def __init__(self, snapshot_path: Path, state_path: Path, settings: Settings, control: App) -> None:
         keyring = Keyring()
-        self._deployments = Deployments(snapshot_path, state_path, keyring, drain_timeout=settings.drain_timeout)
+        self._deployments = Deployments(
+            snapshot_path,
+            state_path,
+            keyring,
+            drain_timeout=settings.drain_timeout,
+            open_predictor=partial(open_predictor, max_pixels=settings.max_pixels),
+        )
         dataplane = DataPlane(self._deployments, timeout=settings.request_timeout)
         self._gate = Gate(NativeFace(dataplane, control, max_body=settings.max_body), keyring)
 

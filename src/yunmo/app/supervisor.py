@@ -18,7 +18,8 @@ import msgspec
 from yunmo.app.children import Child
 from yunmo.app.process import ChildArguments, child_command
 from yunmo.app.sockets import private_socket, reserve_port
-from yunmo.core.errors import Unavailable
+from yunmo.client.client import Client
+from yunmo.core.errors import Conflict, Unavailable
 from yunmo.core.settings import Settings
 from yunmo.core.snapshot import WorkerState
 from yunmo.serving.log import configure_log
@@ -27,14 +28,12 @@ from yunmo.store.workspace import Workspace
 START_SECONDS = 120.0
 MAX_DEATHS = 3
 """A process that dies so often before the service is ready will not get well by itself."""
-KEY_FILE = "workspace.key"
-"""The workspace's own key, the first of an installation: control makes it at the first start."""
 _EXTRA_SECONDS = 5.0
 
 _logger = logging.getLogger("yunmo.supervisor")
 
 Ready = Callable[[str, str | None], None]
-"""Called once when the service answers: its URL, and the first admin key if it was made at this very start."""
+"""Called once when the service answers: its URL, and the first key if it was made at this very start."""
 
 
 def up(home: Path, *, host: str | None = None, port: int | None = None, as_json: bool = False) -> int:
@@ -64,7 +63,7 @@ def up(home: Path, *, host: str | None = None, port: int | None = None, as_json:
         else:
             text = f"Yunmo answers at {url} (documentation: {url}/docs). Ctrl-C ends it."
             if key is not None:
-                text += f"\nThe first admin key, shown this once: {key}"
+                text += f"\nYour first key, shown this once: {key}"
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
 
@@ -92,16 +91,24 @@ def run_service(home: Path, settings: Settings, ready: Ready) -> None:
         reserve_port(settings.host, settings.port) as listening,
         private_socket(workspace.control_socket) as control_socket,
     ):
-        first = not (workspace.home / KEY_FILE).exists()
         arguments = ChildArguments(
             workspace.home, settings, os.getpid(), control_socket, listening.address, listening.port
         )
 
         def announce() -> None:
             lock.announce(listening.url)
-            ready(listening.url, workspace.workspace_key() if first else None)
+            ready(listening.url, _first_key(listening.url, workspace))
 
         asyncio.run(_Service(workspace, arguments, announce).run())
+
+
+def _first_key(url: str, workspace: Workspace) -> str | None:
+    """Return the secret of an installation's first key, None if it was made at an earlier start."""
+    with Client(url, workspace.workspace_key()) as client:
+        try:
+            return client.create_first_key().secret
+        except Conflict:
+            return None
 
 
 def worker_count(settings: Settings) -> int:

@@ -94,6 +94,7 @@ class _Methods:
     predict_raw = _Method(requests.predict_raw)
     keys = _Method(requests.keys)
     create_key = _Method(requests.create_key)
+    create_first_key = _Method(requests.create_first_key)
     revoke_key = _Method(requests.revoke_key)
 
     def __init__(

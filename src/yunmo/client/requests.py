@@ -399,6 +399,15 @@ def create_key(
     return _send("POST", CreatedKey, request, "keys")
 
 
+def create_first_key() -> Call[CreatedKey]:
+    """Make the first key of an installation.
+
+    Raises:
+        Conflict: there was one before.
+    """
+    return Call("POST", _path("keys", "first"), decoder(CreatedKey))
+
+
 def revoke_key(key_id: str) -> Call[None]:
     """End a key's life."""
     return Call("DELETE", _path("keys", key_id), _nothing)

@@ -168,11 +168,3 @@ class NewEvaluation:
 
     __pydantic_config__: ClassVar[Any] = _REFUSE_UNKNOWN
     data: SplitFile
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Part of a list; ``next`` is the cursor for the following part."""
-
-    items: list[Any]
-    next: str | None = None

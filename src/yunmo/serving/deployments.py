@@ -37,8 +37,13 @@ OpenPredictor = Callable[[Deployment, str], "Predictor"]
 """Opens the bundle of a deployment, checked against a public key in PEM."""
 
 
-def open_predictor(deployment: Deployment, trusted_key: str) -> Predictor:
+def open_predictor(deployment: Deployment, trusted_key: str, *, max_pixels: int) -> Predictor:
     """Open the bundle of a deployment after checking that it is the very one deployed.
+
+    Args:
+        deployment: what to open.
+        trusted_key: public key in PEM that must have signed it.
+        max_pixels: most pixels of a picture that it decodes.
 
     Raises:
         IntegrityError: another bundle lies in the folder, or it was changed.
@@ -56,7 +61,7 @@ def open_predictor(deployment: Deployment, trusted_key: str) -> Predictor:
         raise IntegrityError(
             "the bundle's digest is not the deployed one", where=f"{deployment.model}:{deployment.version}"
         )
-    return Predictor.open(folder, public_key_pem=trusted_key)
+    return Predictor.open(folder, public_key_pem=trusted_key, max_pixels=max_pixels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +96,7 @@ class Deployments:
         keyring: Keyring,
         *,
         drain_timeout: float,
-        open_predictor: OpenPredictor = open_predictor,
+        open_predictor: OpenPredictor,
         retry_seconds: float = RETRY_SECONDS,
     ) -> None:
         self._snapshot_path = snapshot_path

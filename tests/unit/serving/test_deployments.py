@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ import pytest
 
 from yunmo.core.access import KeyRecord, new_key
 from yunmo.core.snapshot import Deployment, Snapshot, WorkerState, encode_snapshot
-from yunmo.serving.deployments import Deployments, open_predictor
+from yunmo.serving.deployments import Deployments
+from yunmo.serving.deployments import open_predictor as open_limited
 from yunmo.serving.gate import Keyring
+
+open_predictor = partial(open_limited, max_pixels=1_000_000)
 
 ROW = {"age": 3, "city": "Berlin"}
 
@@ -24,7 +28,9 @@ class Place:
         self.folder, self.public = folder, public
         self.snapshot, self.state_path = folder / "snapshot.json", folder / "workers" / "1.json"
         self.keyring = Keyring()
-        self.deployments = Deployments(self.snapshot, self.state_path, self.keyring, drain_timeout=1, **more)
+        self.deployments = Deployments(
+            self.snapshot, self.state_path, self.keyring, drain_timeout=1, **{"open_predictor": open_predictor, **more}
+        )
 
     def publish(self, number: int, *deployments: Deployment, keys: tuple[KeyRecord, ...] = ()) -> None:
         temporary = self.folder / "new"

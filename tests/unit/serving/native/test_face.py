@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,13 @@ from tests.unit.serving.asgi import Reply, call
 from yunmo.core.access import Principal, Scope
 from yunmo.core.snapshot import Deployment, Snapshot, encode_snapshot
 from yunmo.serving.dataplane import DataPlane
-from yunmo.serving.deployments import Deployments, open_predictor
+from yunmo.serving.deployments import Deployments
+from yunmo.serving.deployments import open_predictor as open_limited
 from yunmo.serving.gate import Keyring
 from yunmo.serving.http import FACTS, PRINCIPAL, REQUEST_ID, App, ClientGone, send_json
 from yunmo.serving.native.face import NativeFace
+
+open_predictor = partial(open_limited, max_pixels=1_000_000)
 
 JSON = {"content-type": "application/json"}
 ROW = b'{"age": 3, "city": "Berlin"}'

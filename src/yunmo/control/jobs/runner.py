@@ -1,0 +1,159 @@
+"""The runner: takes up queued runs and carries each out as a durable workflow. The only process that launches DBOS."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from dbos import DBOS, DBOSConfig, SetWorkflowID
+from sqlalchemy import func, select
+
+from yunmo.control.context import Context
+from yunmo.control.jobs.serializer import JsonSerializer
+from yunmo.control.jobs.workflow import STEPS, Execution, Outcome
+from yunmo.core.recipe import SCHEMA_VERSION
+from yunmo.store.tables import RunRow
+
+_POLL_SECONDS = 0.1
+_PENDING = ("PENDING", "ENQUEUED")
+
+_logger = logging.getLogger("yunmo.runner")
+
+
+class Runner:
+    """Carries out runs, in a process of its own or within one that serves itself.
+
+    A run that is to be carried out is a row with the status queued. The runner gives it a workflow whose id is made of
+    run and attempt, so that it can't begin twice. A workflow that a crash cut short goes on at its last step when the
+    next runner starts.
+
+    Args:
+        context: the workspace. One runner at a time may work on it; the workspace's lock sees to that.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._stop = threading.Event()
+        self._changed = threading.Condition()
+        self._active: dict[str, Execution | None] = {}
+        self._dispatcher = threading.Thread(target=self._dispatch, name="yunmo-dispatcher", daemon=True)
+
+    def start(self) -> None:
+        """Launch, take up what a crash left unfinished, then what is queued."""
+        config: DBOSConfig = {
+            "name": "yunmo",
+            "system_database_url": self._context.workspace.dbos_url,
+            "executor_id": "runner",
+            # The recipe's, not Yunmo's: an upgrade must not strand a run.
+            "application_version": f"recipe-{SCHEMA_VERSION}",
+            "serializer": JsonSerializer(),
+            "log_level": "WARNING",
+            "enable_otlp": False,
+            "notification_listener_polling_interval_sec": 1.0,
+        }
+        DBOS(config=config)
+        self._workflow = self._define()
+        DBOS.launch()
+        self._adopt_strays()
+        self._dispatcher.start()
+
+    def stop(self) -> None:
+        """Stop taking up runs and interrupt the running ones after a checkpoint: they go on at the next start."""
+        self._stop.set()
+        self._dispatcher.join()
+        with self._changed:
+            self._changed.wait_for(lambda: not self._active, timeout=self._context.settings.drain_timeout)
+            left = [execution for execution in self._active.values() if execution is not None]
+        for execution in left:
+            # Too slow to stop by itself. Its workflow is unfinished, as after a crash.
+            execution.close()
+        with self._changed:
+            self._changed.wait_for(lambda: not self._active, timeout=self._context.settings.drain_timeout)
+        DBOS.destroy(destroy_registry=True)
+
+    def _dispatch(self) -> None:
+        while not self._stop.wait(_POLL_SECONDS):
+            try:
+                self._take_up()
+            except Exception:
+                # A runner that no longer looks would leave every later run waiting without a word.
+                _logger.exception("looking for queued runs failed")
+
+    def _take_up(self) -> None:
+        with self._context.database.read() as session:
+            running = session.scalar(select(func.count()).select_from(RunRow).where(RunRow.status == "running")) or 0
+            queued = session.execute(
+                select(RunRow.id, RunRow.attempt).where(RunRow.status == "queued").order_by(RunRow.id)
+            ).all()
+        room = self._context.settings.jobs - max(running, len(self._active))
+        for run_id, attempt in queued[: max(0, room)]:
+            with self._changed:
+                if run_id in self._active:
+                    continue
+                self._active[run_id] = None
+            with SetWorkflowID(f"{run_id}.{attempt}"):
+                DBOS.start_workflow(self._workflow, run_id, attempt)
+
+    def _adopt_strays(self) -> None:
+        """Queue anew what is marked as running though DBOS knows of no unfinished workflow for it."""
+        with self._context.database.write() as session:
+            for row in session.scalars(select(RunRow).where(RunRow.status == "running")):
+                status = DBOS.get_workflow_status(f"{row.id}.{row.attempt}")
+                if status is None or status.status not in _PENDING:
+                    row.status = "queued"
+                    row.attempt += 1
+
+    def _define(self) -> Callable[[str, int], Outcome]:
+        """Make the workflow known to DBOS under the names that it keeps, and return it."""
+
+        @DBOS.step(name="begin")
+        def begin(run_id: str) -> Outcome:
+            return self._execution(run_id).begin()
+
+        @DBOS.step(name="step")
+        def step(run_id: str, name: str, given: dict[str, Any]) -> Outcome:
+            return self._execution(run_id).step(name, given)
+
+        @DBOS.step(name="end")
+        def end(run_id: str, outcome: Outcome) -> None:
+            self._execution(run_id).end(outcome)
+
+        @DBOS.workflow(name="run")
+        def run(run_id: str, attempt: int) -> Outcome:
+            with self._carried_out(run_id, attempt):
+                outcome = begin(run_id)
+                if outcome["result"] is None:
+                    return outcome
+                for name in STEPS:
+                    outcome = step(run_id, name, outcome["result"])
+                    if "result" not in outcome:
+                        break
+                end(run_id, outcome)
+                return outcome
+
+        return run
+
+    @contextmanager
+    def _carried_out(self, run_id: str, attempt: int) -> Iterator[None]:
+        """Note that a run is being carried out, until it is not; then its process ends."""
+        execution = None
+        try:
+            execution = Execution(self._context, run_id, attempt, self._stop.is_set)
+            with self._changed:
+                self._active[run_id] = execution
+            yield
+        finally:
+            if execution is not None:
+                execution.close()
+            with self._changed:
+                self._active.pop(run_id, None)
+                self._changed.notify_all()
+
+    def _execution(self, run_id: str) -> Execution:
+        execution = self._active[run_id]
+        if execution is None:
+            raise RuntimeError(f"{run_id} is not being carried out")
+        return execution

@@ -1,0 +1,193 @@
+"""The steps of a run that need torch: prepare, train, evaluate, pack. The child process calls them.
+
+Each can be called again after it was done, killed or cancelled: it finds in the run's folder what is there already.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from yunmo.core.events import AnyEvent, Decision, EpochFinished, RecipeResolved
+from yunmo.core.recipe import recipe_data, recipe_from
+from yunmo.core.schema import Spec
+from yunmo.store.files import write_atomic
+
+ORDER = "order.json"
+REPORT = "report.json"
+REPORT_PAGE = "report.html"
+BUNDLE = "bundle"
+LOCK = "lock"
+
+_DATA = "data"
+_TRAINING = "training"
+_TRAINED = "trained.json"
+_BATCH = 256
+
+Emit = Callable[[AnyEvent], None]
+Cancelled = Callable[[], bool]
+
+
+class Order(Spec, frozen=True):
+    """What a run's child is to do; the runner writes it into the run's folder."""
+
+    name: str
+    recipe: dict[str, Any]
+    target: str | None
+    splits: dict[str, str]
+    """Path of each split's file."""
+    cores: int
+    max_pixels: int
+
+
+class _Trained(Spec, frozen=True):
+    """What later steps need of the training."""
+
+    recipe: dict[str, Any]
+    decisions: tuple[Decision, ...]
+    history: tuple[EpochFinished, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder and order, with what its steps tell and ask."""
+
+    folder: Path
+    order: Order
+    emit: Emit
+    cancelled: Cancelled
+
+    def prepare(self) -> dict[str, Any]:
+        """Read, clean, split and cache the data."""
+        self._prepared()
+        return {}
+
+    def train(self) -> dict[str, Any]:
+        """Train the network, from the last checkpoint if there is one; return the resolved recipe."""
+        from yunmo.training.loop import train
+
+        prepared = self._prepared()
+        decisions: tuple[Decision, ...] = ()
+
+        def emit(event: AnyEvent) -> None:
+            nonlocal decisions
+            if isinstance(event, RecipeResolved):
+                decisions = event.decisions
+            self.emit(event)
+
+        folder = self.folder / _TRAINING
+        folder.mkdir(exist_ok=True)
+        result = train(prepared, prepared.recipe, folder, emit=emit, cancelled=self.cancelled, cores=self.order.cores)
+        trained = _Trained(
+            recipe=recipe_data(result.recipe),
+            decisions=decisions,
+            history=tuple(result.history),
+            seconds=sum(epoch.seconds for epoch in result.history),
+        )
+        write_atomic(self.folder / _TRAINED, msgspec.json.encode(trained))
+        return {"resolved": trained.recipe}
+
+    def evaluate(self) -> dict[str, Any]:
+        """Measure the kept network and the baselines on the test split, and write the report; return its summary."""
+        from yunmo.training.baselines import baselines
+        from yunmo.training.evaluate import evaluate
+        from yunmo.training.report import make_report, summary
+        from yunmo.training.report_html import render_html
+
+        prepared, trained = self._prepared(), self._trained()
+        recipe = recipe_from(trained.recipe)
+        began = time.monotonic()
+        predicted = {split: self._predict(split) for split in ("validation", "test")}
+        measured = {
+            split: evaluate(recipe.outputs or (), prepared.statistics, prepared.outputs(split), answers)
+            for split, answers in predicted.items()
+        }
+        evaluated = time.monotonic()
+        against = baselines(prepared)
+        report = make_report(
+            name=self.order.name,
+            recipe=recipe,
+            statistics=prepared.statistics,
+            rows=prepared.rows,
+            cleaning=prepared.cleaning,
+            decisions=trained.decisions,
+            history=trained.history,
+            test=measured["test"],
+            validation=measured["validation"],
+            baselines=against,
+            timing={
+                "train": trained.seconds,
+                "evaluate": evaluated - began,
+                "baselines": time.monotonic() - evaluated,
+            },
+        )
+        report["summary"] = summary(report)
+        write_atomic(self.folder / REPORT_PAGE, render_html(report).encode())
+        write_atomic(self.folder / REPORT, msgspec.json.encode(report))
+        return {"summary": report["summary"]}
+
+    def pack(self) -> dict[str, Any]:
+        """Export the network, prove that the packed model answers the same, and seal the bundle."""
+        from yunmo.packaging.pack import pack
+
+        recipe = recipe_from(self._trained().recipe)
+        report: dict[str, Any] = msgspec.json.decode((self.folder / REPORT).read_bytes())
+        page = (self.folder / REPORT_PAGE).read_text(encoding="utf-8")
+        weights = self.folder / _TRAINING / "weights.safetensors"
+        pack(self._prepared(), recipe, weights, report, page, self.folder / BUNDLE, name=self.order.name)
+        return {}
+
+    def _prepared(self) -> Any:
+        from yunmo.data.limits import Limits
+        from yunmo.data.prepare import prepare
+
+        return prepare(
+            recipe_from(self.order.recipe),
+            {split: Path(path) for split, path in self.order.splits.items()},
+            self.folder / _DATA,
+            target=self.order.target,
+            emit=self.emit,
+            cancelled=self.cancelled,
+            limits=Limits(pixels=self.order.max_pixels),
+        )
+
+    def _trained(self) -> _Trained:
+        return msgspec.json.decode((self.folder / _TRAINED).read_bytes(), type=_Trained)
+
+    def _predict(self, split: str) -> dict[str, Any]:
+        """Answer a split with the kept network, in full precision."""
+        import numpy as np
+        import torch
+        from safetensors.torch import load_file
+
+        from yunmo.models.network import Network
+        from yunmo.training.evaluate import predict_split
+
+        prepared = self._prepared()
+        network = Network(recipe_from(self._trained().recipe), prepared.statistics)
+        network.load_state_dict(load_file(self.folder / _TRAINING / "weights.safetensors"))
+        network.eval()
+
+        def answer(tensors: dict[str, Any]) -> dict[str, Any]:
+            with torch.inference_mode():
+                answers = network.predict(
+                    {name: torch.from_numpy(np.array(values)) for name, values in tensors.items()}
+                )
+            return {name: values.numpy() for name, values in answers.items()}
+
+        return predict_split(answer, prepared.inputs(split), _BATCH)
+
+
+STEPS: dict[str, Callable[[Run], dict[str, Any]]] = {
+    "prepare": Run.prepare,
+    "train": Run.train,
+    "evaluate": Run.evaluate,
+    "pack": Run.pack,
+}
+"""What the child can do, in the order of a run."""

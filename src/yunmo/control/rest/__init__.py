@@ -1,0 +1,1 @@
+"""The management REST API: one file of routes per noun, which only translate."""

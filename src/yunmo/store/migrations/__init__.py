@@ -1,0 +1,1 @@
+"""Alembic migrations of the metadata; they run when a database is opened."""
