@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
-from safetensors.torch import load_file
 
 from yunmo.bundle.files import CARD, GOLDEN, GRAPH, REPORT, REPORT_PAGE, SIGNATURE, WEIGHTS, full_disk, write_file
 from yunmo.bundle.manifest import Tensor, Tensors
@@ -23,7 +22,7 @@ from yunmo.data.fields.base import Field, TensorSpec
 from yunmo.data.fields.registry import open_field
 from yunmo.inference.predictor import Predictor
 from yunmo.inference.session import Arrays
-from yunmo.models.network import Network
+from yunmo.models.answers import load_network
 from yunmo.packaging.card import render_card
 from yunmo.packaging.export import export_graph
 from yunmo.packaging.parity import Reference, check_graph, check_serving
@@ -72,7 +71,7 @@ def pack(
         raise BundleError("there is no row to make a golden example of", where="prepared data")
     encoded = _encode(fields, rows)
     tensors = _tensors(recipe, fields, prepared.statistics)
-    network = _load(recipe, prepared.statistics, weights)
+    network = load_network(recipe, prepared.statistics, weights)
     reference = Reference(network, recipe.outputs or (), prepared.statistics)
     golden = Golden(rows=rows, answers={key: value.tolist() for key, value in reference.answer(encoded).items()})
     graph = export_graph(network, tensors, encoded)
@@ -94,16 +93,6 @@ def pack(
         _check_opened(reference, folder, rows)
         _replace(folder, out)
     return out
-
-
-def _load(recipe: Recipe, statistics: Mapping[str, FieldStatistics], weights: Path) -> Network:
-    network = Network(recipe, statistics)
-    try:
-        network.load_state_dict(load_file(weights))
-    except RuntimeError as error:
-        raise BundleError(f"not the weights of this recipe's network: {error}", where=str(weights)) from None
-    network.eval()
-    return network
 
 
 def _encode(fields: Mapping[str, Field], rows: Sequence[Mapping[str, Any]]) -> Arrays:

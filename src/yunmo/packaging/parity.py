@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from yunmo.bundle.manifest import Tensors
 from yunmo.core.errors import ModelFailed, ParityError
@@ -14,6 +13,7 @@ from yunmo.core.fields import FieldStatistics, NumberOutput, OutputField, Sequen
 from yunmo.inference.compare import TOLERANCE, difference
 from yunmo.inference.predictor import Predictor
 from yunmo.inference.session import Arrays, Session
+from yunmo.models.answers import answer
 from yunmo.models.network import Network
 
 BATCHES = (1, 2, 3, 7)
@@ -47,11 +47,10 @@ class Reference:
         Raises:
             ParityError: an answer is NaN or infinite, which nothing can be held against.
         """
-        with torch.inference_mode():
-            answers = self.network.predict({name: torch.from_numpy(value) for name, value in tensors.items()})
-        arrays = {name: answers[name].numpy() for name in self.deviations}
-        for name, answer in arrays.items():
-            if not np.isfinite(answer).all():
+        answers = answer(self.network, tensors)
+        arrays = {name: answers[name] for name in self.deviations}
+        for name, array in arrays.items():
+            if not np.isfinite(array).all():
                 raise ParityError(f"the trained network answers {name!r} with NaN or infinity")
         return arrays
 

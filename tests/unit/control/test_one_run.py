@@ -47,6 +47,13 @@ def test_it_becomes_a_signed_version(done: tuple[Context, Api, Path, Run]) -> No
     wait_for(context, run.id, lambda _: is_finished(context.events.last(run.id)))
 
 
+def test_its_caches_and_checkpoints_are_gone_once_it_is_over(done: tuple[Context, Api, Path, Run]) -> None:
+    context, _, _, run = done
+    wait_for(context, run.id, lambda _: is_finished(context.events.last(run.id)))
+    left = {path.name for path in context.workspace.runs_folder(run.id).iterdir()}
+    assert left == {"log.txt", "report.json", "report.html"}
+
+
 def test_its_report_and_log_can_be_read(done: tuple[Context, Api, Path, Run]) -> None:
     _, api, _, run = done
     report = api.get(f"/runs/{run.id}/report").json()

@@ -8,19 +8,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from yunmo.control.services.runs import REPORT, REPORT_PAGE
 from yunmo.core.events import AnyEvent, Decision, EpochFinished, RecipeResolved
 from yunmo.core.recipe import recipe_data, recipe_from
 from yunmo.core.schema import Spec
 from yunmo.store.files import write_atomic
 
 ORDER = "order.json"
-REPORT = "report.json"
-REPORT_PAGE = "report.html"
 BUNDLE = "bundle"
 LOCK = "lock"
 
@@ -162,26 +162,12 @@ class Run:
 
     def _predict(self, split: str) -> dict[str, Any]:
         """Answer a split with the kept network, in full precision."""
-        import numpy as np
-        import torch
-        from safetensors.torch import load_file
-
-        from yunmo.models.network import Network
+        from yunmo.models.answers import answer, load_network
         from yunmo.training.evaluate import predict_split
 
-        prepared = self._prepared()
-        network = Network(recipe_from(self._trained().recipe), prepared.statistics)
-        network.load_state_dict(load_file(self.folder / _TRAINING / "weights.safetensors"))
-        network.eval()
-
-        def answer(tensors: dict[str, Any]) -> dict[str, Any]:
-            with torch.inference_mode():
-                answers = network.predict(
-                    {name: torch.from_numpy(np.array(values)) for name, values in tensors.items()}
-                )
-            return {name: values.numpy() for name, values in answers.items()}
-
-        return predict_split(answer, prepared.inputs(split), _BATCH)
+        prepared, recipe = self._prepared(), recipe_from(self._trained().recipe)
+        network = load_network(recipe, prepared.statistics, self.folder / _TRAINING / "weights.safetensors")
+        return predict_split(partial(answer, network), prepared.inputs(split), _BATCH)
 
 
 STEPS: dict[str, Callable[[Run], dict[str, Any]]] = {

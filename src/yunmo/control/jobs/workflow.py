@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ from yunmo.control.context import Context
 from yunmo.control.jobs.process import Child, ChildDied
 from yunmo.control.jobs.steps import BUNDLE, ORDER, Order
 from yunmo.control.services.models import Models
-from yunmo.control.services.runs import LOG
+from yunmo.control.services.runs import LOG, REPORT, REPORT_PAGE
 from yunmo.core.errors import (
     BundleError,
     Cancelled,
@@ -48,6 +49,8 @@ from yunmo.store.tables import DatasetRow, RunRow
 
 STEPS = ("prepare", "train", "evaluate", "pack", "sign", "register")
 _TRIES = 2
+_KEPT = frozenset({LOG, REPORT, REPORT_PAGE})
+"""Files of a run's folder that outlive it."""
 
 _logger = logging.getLogger("yunmo.runner")
 
@@ -127,6 +130,8 @@ class Execution:
             row.status, row.problem, row.updated_at, row.cancel_requested = status, found, time.time(), False
             if status == "queued":
                 row.attempt += 1
+        if status == "succeeded":
+            self._clear()
         last = self._context.events.last(self._run_id)
         if last is None or last.event != event:
             self._emit(event)
@@ -139,6 +144,12 @@ class Execution:
                 return "cancelled", RunCancelled()
             return "failed", RunFailed(problem=outcome["problem"])
         return "succeeded", RunFinished(**outcome["result"])
+
+    def _clear(self) -> None:
+        """Remove the caches and checkpoints of a run that is over; its model and report are in the bundle."""
+        for path in self._folder.iterdir():
+            if path.name not in _KEPT:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def close(self) -> None:
         """End the child, if there is one."""
