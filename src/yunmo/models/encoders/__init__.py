@@ -1,0 +1,1 @@
+"""Encoders: what turns one field's tensor into a feature vector. One file per kind, named in ``registry``."""

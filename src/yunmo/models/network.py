@@ -1,0 +1,209 @@
+"""The network: an encoder for each input field, combined, and one head per output."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from yunmo.core import encoders as specs
+from yunmo.core.errors import RecipeError
+from yunmo.core.fields import (
+    CategoryField,
+    CategoryOutput,
+    FieldStatistics,
+    ImageField,
+    InputField,
+    NumberField,
+    NumberOutput,
+    SequenceField,
+)
+from yunmo.core.recipe import CombineSpec, Recipe
+from yunmo.models.combine import Combine
+from yunmo.models.encoders.registry import build_encoder
+from yunmo.models.initialize import initialize
+from yunmo.models.scaling import Scaling, center_and_spread
+
+_BYTE = 1 / 255
+"""One step of a pixel in the unit of the statistics, 0 to 1."""
+
+
+class Network(nn.Module):
+    """All of a model that learns, and the scaling around it.
+
+    Input tensors are those of ``Field.encode``: pictures uint8 ``[N, H, W, C]``, numbers float32 ``[N]``, categories
+    int64 ``[N]``, dates float32 ``[N, 6]``, vectors float32 ``[N, F]``, sequences float32 ``[N, T, C]`` with
+    ``NAME_length`` int64 ``[N]``.
+
+    Args:
+        recipe: resolved: inputs and outputs with their encoders.
+        statistics: of each field, by name.
+
+    Raises:
+        RecipeError: a field without encoder, or an encoder that does not fit its field.
+    """
+
+    def __init__(self, recipe: Recipe, statistics: Mapping[str, FieldStatistics]) -> None:
+        super().__init__()
+        combine = recipe.combine or CombineSpec()
+        self.inputs, self.outputs = recipe.inputs or (), recipe.outputs or ()
+        self.numbers = _Numbers(self.inputs, statistics)
+        self.parts = nn.ModuleList(
+            _Part(field, statistics[field.name]) for field in self.inputs if field.name not in self.numbers.names
+        )
+        features = self.numbers.features + sum(part.features for part in self._parts())
+        sizes = {output.name: _size(output, statistics[output.name]) for output in self.outputs}
+        self.combine = Combine(combine, features, sizes)
+        self.members = combine.members
+        self.targets = nn.ModuleList(
+            Scaling(output.scale if isinstance(output, NumberOutput) else "none", statistics[output.name])
+            for output in self.outputs
+        )
+        self.mirrored = tuple(
+            field.name for field in self.inputs if isinstance(field, ImageField) and field.average_flips
+        )
+        initialize(self, recipe.train.initialization)
+
+    def _parts(self) -> list[_Part]:
+        return [part for part in self.parts if isinstance(part, _Part)]
+
+    def features(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        """Return the joined features ``[N, F]`` of all inputs."""
+        encoded = [self.numbers(tensors)] if self.numbers.names else []
+        encoded += [part(tensors) for part in self.parts]
+        return encoded[0] if len(encoded) == 1 else torch.cat(encoded, 1)
+
+    def member_answers(self, tensors: Mapping[str, Tensor], *, separate: bool = False) -> dict[str, Tensor]:
+        """Return each member's own answer, which is what its loss is of.
+
+        Args:
+            tensors: a batch; with ``separate``, ``members`` batches one after the other.
+            separate: whether each member has rows of its own.
+
+        Returns:
+            logits ``[members, N, K]`` of a category, scaled value ``[members, N, 1]`` of a number
+        """
+        return self.combine(self.features(tensors), separate=separate)  # type: ignore[no-any-return]  # Module.__call__
+
+    def forward(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return logits ``[N, K]`` for each category and the scaled value ``[N]`` for each number.
+
+        The logits of several members are the logarithm of their mean probability.
+        """
+        answers = self.member_answers(tensors)
+        joined = {}
+        for output in self.outputs:
+            answer = answers[output.name]
+            if isinstance(output, NumberOutput):
+                joined[output.name] = answer.squeeze(2).mean(0)
+            elif self.members == 1:
+                joined[output.name] = answer[0]
+            else:
+                joined[output.name] = answer.log_softmax(2).exp().mean(0).clamp_min(1e-12).log()
+        return joined
+
+    def predict(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return what a user gets: probabilities ``[N, K]`` and raw values ``[N]``, float32.
+
+        With ``average_flips`` they are the mean over the pictures and their mirror images.
+        """
+        answers = self._answers(tensors)
+        if not self.mirrored:
+            return answers
+        turned = dict(tensors)
+        for name in self.mirrored:
+            turned[name] = turned[name].flip(2)
+        mirror = self._answers(turned)
+        return {name: (answer + mirror[name]) / 2 for name, answer in answers.items()}
+
+    def _answers(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        answers = self.member_answers(tensors)
+        final = {}
+        for index, output in enumerate(self.outputs):
+            answer = answers[output.name].float()
+            if isinstance(output, NumberOutput):
+                final[output.name] = self.raw(index, answer.squeeze(2).mean(0))
+            else:
+                final[output.name] = answer.softmax(2).mean(0)
+        return final
+
+    def scaled(self, index: int, values: Tensor) -> Tensor:
+        """Scale the raw targets of output ``index``, a number, as `forward` answers them."""
+        scaled: Tensor = self.targets[index](values)
+        return scaled
+
+    def raw(self, index: int, values: Tensor) -> Tensor:
+        """Bring scaled answers of output ``index``, a number, back to raw units."""
+        target = self.targets[index]
+        return target.inverse(values) if isinstance(target, Scaling) else values
+
+
+class _Numbers(nn.Module):
+    """All plain numbers of a table at once: stacked and scaled together, a dozen operations less per column."""
+
+    center: Tensor
+    spread: Tensor
+    limit: Tensor
+
+    def __init__(self, inputs: tuple[InputField, ...], statistics: Mapping[str, FieldStatistics]) -> None:
+        super().__init__()
+        fields = [
+            (field, field.encoder)
+            for field in inputs
+            if isinstance(field, NumberField) and isinstance(field.encoder, specs.FlatEncoder)
+        ]
+        self.names = tuple(field.name for field, _ in fields)
+        self.features = len(fields)
+        pairs = [center_and_spread(field.scale, statistics[field.name]) for field, _ in fields]
+        limits = [encoder.clip for _, encoder in fields]
+        self.clips = any(limit is not None for limit in limits)
+        self.register_buffer("center", torch.tensor([center[0] for center, _ in pairs]), persistent=False)
+        self.register_buffer("spread", torch.tensor([spread[0] for _, spread in pairs]), persistent=False)
+        limit = torch.tensor([float("inf") if limit is None else limit for limit in limits])
+        self.register_buffer("limit", limit, persistent=False)
+
+    def forward(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        scaled = (torch.stack([tensors[name] for name in self.names], 1) - self.center) / self.spread
+        return torch.minimum(torch.maximum(scaled, -self.limit), self.limit) if self.clips else scaled
+
+
+class _Part(nn.Module):
+    """One field: its scaling and its encoder."""
+
+    def __init__(self, field: InputField, statistics: FieldStatistics) -> None:
+        super().__init__()
+        if field.encoder is None:
+            raise RecipeError("has no encoder yet", where=f"recipe, input {field.name}", remedy="Plan the recipe first")
+        self.name = field.name
+        self.picture = isinstance(field, ImageField)
+        self.sequence = isinstance(field, SequenceField)
+        self.scaling = None
+        if not isinstance(field, CategoryField):
+            unit = _BYTE if isinstance(field, ImageField) else 1.0
+            self.scaling = Scaling(field.scale, statistics, unit=unit)
+        self.encoder = build_encoder(field.encoder, statistics)
+        self.features = self.encoder.features
+
+    def forward(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        values = tensors[self.name]
+        length = tensors[f"{self.name}_length"] if self.sequence else None
+        if self.scaling is not None:
+            values = values.float()
+            if values.ndim == 1:
+                values = values.unsqueeze(1)
+            values = self.scaling(values)
+        if self.picture:
+            # A view: rows of channels stay side by side in memory, which is torch's channels_last.
+            values = values.permute(0, 3, 1, 2)
+        if length is not None:
+            real = torch.arange(values.shape[1], device=values.device) < length[:, None]
+            values = values * real.unsqueeze(2)
+        features: Tensor = self.encoder(values, length)
+        return features
+
+
+def _size(output: CategoryOutput | NumberOutput, statistics: FieldStatistics) -> int:
+    if isinstance(output, NumberOutput):
+        return 1
+    return len(output.categories or statistics.categories)

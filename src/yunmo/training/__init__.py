@@ -1,0 +1,1 @@
+"""Training: planning, the loop, and what is told of the result."""

@@ -1,0 +1,301 @@
+"""What a network has to beat: the majority class or the mean, and a linear model, on the same rows."""
+
+from __future__ import annotations
+
+import copy
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import LinAlgWarning  # type: ignore[import-untyped]  # SciPy ships no types
+from sklearn.exceptions import ConvergenceWarning  # type: ignore[import-untyped]  # nor does scikit-learn
+from sklearn.linear_model import LogisticRegression, Ridge  # type: ignore[import-untyped]  # as above
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # as above
+
+from yunmo.core.fields import CategoryField, CategoryOutput, FieldStatistics, ImageField, InputField, OutputField
+from yunmo.training.data import TrainingData
+from yunmo.training.evaluate import Predict, Tensors, evaluate, predict_split
+from yunmo.training.metrics import Floats, log_losses
+
+SECONDS = 20.0
+"""Time for the linear model of one output; what is best by then is taken."""
+NUMBERS = 20_000_000
+"""Rows times features that the linear model learns from: 80 MB."""
+LARGEST_SIDE = 32
+"""Pixels; larger pictures are averaged down for the linear model."""
+MOST_STEPS = 256
+MOST_CATEGORIES = 255
+REGULARIZATION = (0.0001, 0.001, 0.01, 0.1, 1.0, 10.0)
+"""Inverse strengths, from strong to weak; rows held out choose."""
+CROSS_VALIDATED = 2_000_000
+"""Up to so many numbers, 3-fold cross-validation helps to choose: a small validation split would choose by chance."""
+FOLDS = 3
+ITERATIONS = 25
+"""Steps of the solver between two looks at the clock."""
+ROUNDS = 12
+
+Part = tuple[Floats, NDArray[Any], Floats, NDArray[Any]]
+"""Features and truth to learn from, features and truth to choose by."""
+
+
+def baselines(
+    data: TrainingData, *, seconds: float = SECONDS, split: str = "test", seed: int = 0
+) -> dict[str, dict[str, Any]]:
+    """Train and measure the baselines of every output.
+
+    Args:
+        data: prepared data with splits train, validation and the one to measure on.
+        seconds: about how long the linear model of an output may take.
+        split: where to measure.
+        seed: of the rows drawn where there are too many, and of the bootstrap.
+
+    Returns:
+        By output: ``simple`` (the majority class, or the mean) and ``linear`` (logistic or ridge regression), each with
+        its ``name``, ``metrics`` (as `evaluate` gives them), ``seconds`` and ``notes``; the linear one also with
+        ``rows`` and ``features`` it learned from and its ``regularization``.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for output in data.recipe.outputs or ():
+        truth = {output.name: np.asarray(data.outputs(split)[output.name])}
+
+        def measure(predicted: Tensors, output: OutputField = output, truth: Tensors = truth) -> dict[str, Any]:
+            return evaluate([output], data.statistics, truth, predicted, seed=seed)[output.name]
+
+        began = time.monotonic()
+        name, predict = _simple(output, data)
+        simple = {
+            "name": name,
+            "metrics": measure(predict_split(predict, data.inputs(split), batch=4096)),
+            "seconds": time.monotonic() - began,
+            "notes": [],
+        }
+        began = time.monotonic()
+        linear = _Linear(output, data, seconds=seconds, seed=seed)
+        found[output.name] = {
+            "simple": simple,
+            "linear": {
+                "name": linear.name,
+                "metrics": measure(predict_split(linear.predict, data.inputs(split), batch=1024)),
+                "seconds": time.monotonic() - began,
+                "rows": linear.rows,
+                "features": linear.features,
+                "regularization": linear.regularization,
+                "notes": linear.notes,
+            },
+        }
+    return found
+
+
+def _classes(output: CategoryOutput, data: TrainingData) -> int:
+    return len(output.categories or data.statistics[output.name].categories)
+
+
+def _simple(output: OutputField, data: TrainingData) -> tuple[str, Predict]:
+    """Answer every row alike: with the shares of the classes in training, or the mean."""
+    truth = np.asarray(data.outputs("train")[output.name])
+    if isinstance(output, CategoryOutput):
+        answer = np.bincount(truth, minlength=_classes(output, data)) / len(truth)
+        name = "majority class"
+    else:
+        answer = truth.astype(np.float64).mean()
+        name = "mean"
+
+    def predict(inputs: Tensors) -> Tensors:
+        rows = len(next(iter(inputs.values())))
+        return {output.name: np.broadcast_to(answer, (rows, *answer.shape))}
+
+    return name, predict
+
+
+@dataclass
+class _Block:
+    """One input as columns of a matrix: how it is flattened and scaled."""
+
+    spec: InputField
+    kept: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    """Of a category with very many values: the codes that get a column of their own."""
+    mean: Any = 0.0
+    deviation: Any = 1.0
+
+    def flat(self, values: NDArray[Any]) -> Floats:
+        """Return float32 ``(rows, columns)``, not yet scaled."""
+        if isinstance(self.spec, CategoryField):
+            one_hot: Floats = (values[:, None] == self.kept).astype(np.float32)
+            return one_hot
+        values = values.astype(np.float32)
+        if isinstance(self.spec, ImageField):
+            values = _averaged(_averaged(values / 255, 1, LARGEST_SIDE), 2, LARGEST_SIDE)
+        elif values.ndim == 3:
+            values = _averaged(values, 1, MOST_STEPS)
+        flat: Floats = values.reshape(len(values), -1)
+        return flat
+
+    def columns(self, values: NDArray[Any]) -> Floats:
+        """Return float32 ``(rows, columns)``, scaled."""
+        scaled: Floats = (self.flat(values) - self.mean) / self.deviation
+        return scaled
+
+    def fit(self, values: NDArray[Any], statistics: FieldStatistics) -> None:
+        """Learn scales (pictures: one in all, so that dark corners stay dark; others: one a column)."""
+        if isinstance(self.spec, CategoryField):
+            known = len(statistics.categories or self.spec.categories or ())
+            counts = np.bincount(values, minlength=known + 1)
+            self.kept = np.sort(np.argsort(-counts, kind="stable")[: MOST_CATEGORIES + 1])
+            return
+        flat = self.flat(values)
+        axis = None if isinstance(self.spec, ImageField) else 0
+        deviation = flat.std(axis, dtype=np.float64)
+        self.mean = flat.mean(axis, dtype=np.float64).astype(np.float32)
+        self.deviation = np.where(deviation > 1e-7, deviation, 1.0).astype(np.float32)
+
+
+def _averaged(values: Floats, axis: int, most: int) -> Floats:
+    """Average neighbours along an axis so that at most so many places are left; a rest at the end is its own place."""
+    length = values.shape[axis]
+    if length <= most:
+        return values
+    starts = np.arange(0, length, -(-length // most))
+    sizes = np.diff(np.append(starts, length)).astype(np.float32)
+    shape = [1] * values.ndim
+    shape[axis] = len(starts)
+    averaged: Floats = np.add.reduceat(values, starts, axis=axis) / sizes.reshape(shape)
+    return averaged
+
+
+class _Linear:
+    """Logistic or ridge regression on the encoded inputs of the training split."""
+
+    def __init__(self, output: OutputField, data: TrainingData, *, seconds: float, seed: int) -> None:
+        self.output = output
+        self.notes: list[str] = []
+        self.name = "logistic regression" if isinstance(output, CategoryOutput) else "ridge regression"
+        self._blocks = [_Block(spec) for spec in data.recipe.inputs or ()]
+        self._classes = _classes(output, data) if isinstance(output, CategoryOutput) else 0
+        deadline = time.monotonic() + seconds
+        truth, inputs = np.asarray(data.outputs("train")[output.name]), data.inputs("train")
+        rows = self._choose_rows(truth, inputs, data.statistics, seed)
+        matrix = self._matrix({name: values[rows] for name, values in inputs.items()})
+        self.rows, self.features = matrix.shape
+        held_truth, held = np.asarray(data.outputs("validation")[output.name]), data.inputs("validation")
+        held_matrix = self._matrix({name: values[: len(rows)] for name, values in held.items()})
+        truth, held_truth = truth[rows], held_truth[: len(rows)]
+        self._center, self._unit = 0.0, 1.0
+        if not self._classes:
+            self._center, self._unit = float(truth.mean()), float(truth.std()) or 1.0
+            truth, held_truth = (truth - self._center) / self._unit, (held_truth - self._center) / self._unit
+        parts = [(matrix, truth, held_matrix, held_truth)]
+        if matrix.size <= CROSS_VALIDATED:
+            parts += _folds(matrix, truth, seed)
+        # On small matrices BLAS threads cost more than they give: three times as long with 2 cores, ten when shared.
+        with threadpool_limits(1 if matrix.size <= CROSS_VALIDATED else None):
+            self.regularization, start = self._choose(parts, deadline)
+            self._model, converged = self._fit(matrix, truth, self.regularization, start, deadline)
+        if not converged:
+            self.notes.append("the solver had not fully converged")
+
+    def _choose_rows(
+        self, truth: NDArray[Any], inputs: Tensors, statistics: Mapping[str, FieldStatistics], seed: int
+    ) -> NDArray[np.int64]:
+        """Fit the blocks on some rows, then draw as many rows as memory and time allow, some of every class."""
+        order = np.random.default_rng(seed).permutation(len(truth))
+        some = np.sort(order[:2000])
+        for block in self._blocks:
+            block.fit(np.asarray(inputs[block.spec.name][some]), statistics[block.spec.name])
+        features = self._matrix({name: values[:1] for name, values in inputs.items()}).shape[1]
+        most = max(200, NUMBERS // max(1, features))
+        if len(truth) <= most:
+            return np.arange(len(truth))
+        self.notes.append(f"learned from {most:,} of {len(truth):,} training rows, drawn at random")
+        if self._classes:
+            first = np.unique(truth[order], return_index=True)[1]
+            order = np.concatenate((order[first], np.delete(order, first)))
+        return np.sort(order[:most])
+
+    def _matrix(self, inputs: Tensors) -> Floats:
+        return np.concatenate([block.columns(np.asarray(inputs[block.spec.name])) for block in self._blocks], axis=1)
+
+    def _choose(self, parts: list[Part], deadline: float) -> tuple[float, Any]:
+        """Fit from strong to weak regularization, each from the last one's weights, until held-out rows get worse.
+
+        Returns:
+            The strength with the lowest loss over all held-out rows, and the model of the first part that it gave.
+        """
+        models: list[Any] = [None] * len(parts)
+        best, worse, chosen = np.inf, 0, (REGULARIZATION[0], None)
+        for strength in REGULARIZATION:
+            models = [
+                self._fit(matrix, truth, strength, model, deadline)[0]
+                for model, (matrix, truth, _, _) in zip(models, parts, strict=True)
+            ]
+            losses = [
+                self._losses(model, matrix, truth) for model, (_, _, matrix, truth) in zip(models, parts, strict=True)
+            ]
+            loss = float(np.concatenate(losses).mean())
+            worse += 1
+            if loss < best:
+                best, worse = loss, 0
+                chosen = (strength, copy.deepcopy(models[0]))  # the next fit changes the model
+            if time.monotonic() > deadline:
+                self.notes.append("stopped for time before every strength of regularization was tried")
+                break
+            if worse == 2:
+                break
+        return chosen
+
+    def _losses(self, model: Any, matrix: Floats, truth: NDArray[Any]) -> Floats:
+        """Return the log loss, or the squared error on the scaled target, of each row."""
+        if self._classes:
+            return log_losses(truth, self._probabilities(model, matrix))
+        errors: Floats = (model.predict(matrix) - truth) ** 2
+        return errors
+
+    def _fit(
+        self, matrix: Floats, truth: NDArray[Any], strength: float, model: Any, deadline: float
+    ) -> tuple[Any, bool]:
+        """Fit, from the weights of a model if one is given, and say whether the solver converged."""
+        if self._classes:
+            return _logistic(matrix, truth, strength, model, deadline)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", LinAlgWarning)
+            return Ridge(alpha=1 / strength).fit(matrix, truth), True
+
+    def _probabilities(self, model: Any, matrix: Floats) -> Floats:
+        answers = np.zeros((len(matrix), self._classes))
+        answers[:, model.classes_] = model.predict_proba(matrix)
+        return answers
+
+    def predict(self, inputs: Tensors) -> Tensors:
+        """Answer as the network would: probabilities, or numbers in the unit of the target."""
+        matrix = self._matrix(inputs)
+        if self._classes:
+            return {self.output.name: self._probabilities(self._model, matrix)}
+        return {self.output.name: np.asarray(self._model.predict(matrix), np.float64) * self._unit + self._center}
+
+
+def _folds(matrix: Floats, truth: NDArray[Any], seed: int) -> list[Part]:
+    """Split for cross-validation; folds whose training rows would be of one kind only are left out."""
+    place = np.random.default_rng(seed).permutation(len(truth)) % FOLDS
+    return [
+        (matrix[place != fold], truth[place != fold], matrix[place == fold], truth[place == fold])
+        for fold in range(FOLDS)
+        if np.ptp(truth[place != fold]) > 0 and (place == fold).any()
+    ]
+
+
+def _logistic(matrix: Floats, truth: NDArray[Any], strength: float, model: Any, deadline: float) -> tuple[Any, bool]:
+    """Fit by L-BFGS, a few steps at a time; say whether it converged."""
+    model = model or LogisticRegression(warm_start=True, max_iter=ITERATIONS)
+    model.set_params(C=strength)
+    for _ in range(ROUNDS):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model.fit(matrix, truth)
+        if model.n_iter_.max() < ITERATIONS:
+            return model, True
+        if time.monotonic() > deadline:
+            break
+    return model, False

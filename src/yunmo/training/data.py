@@ -1,0 +1,38 @@
+"""What training needs of prepared data."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from yunmo.core.events import Decision
+from yunmo.core.fields import FieldStatistics
+from yunmo.core.recipe import Recipe
+
+
+class TrainingData(Protocol):
+    """What training needs of prepared data; ``data.prepare.Prepared`` is it."""
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe with its fields made explicit."""
+
+    @property
+    def statistics(self) -> dict[str, FieldStatistics]:
+        """What was learned of each field."""
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """Number of rows by split."""
+
+    @property
+    def decisions(self) -> tuple[Decision, ...]:
+        """What preparing decided."""
+
+    def inputs(self, split: str) -> dict[str, npt.NDArray[np.generic]]:
+        """Encoded inputs, memory-mapped."""
+
+    def outputs(self, split: str) -> dict[str, npt.NDArray[np.generic]]:
+        """Encoded outputs, memory-mapped."""

@@ -1,0 +1,130 @@
+"""Optimizers by the names that recipes use.
+
+RMSprop: Hinton 2012; Adam: Kingma and Ba 2015; AdamW: Loshchilov and Hutter 2019; Muon: see there.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from yunmo.core.recipe import TrainSpec
+from yunmo.training.muon import Muon
+
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm)
+_MOMENTUM, _MUON_MOMENTUM = 0.9, 0.6
+
+
+class Optimizers:
+    """The optimizer of a recipe; with ``muon`` it is two, which step together.
+
+    Args:
+        network: what is trained.
+        spec: resolved; weight decay leaves biases and norms alone.
+    """
+
+    def __init__(self, network: nn.Module, spec: TrainSpec) -> None:
+        decayed, free = _groups(network)
+        apart = _scale_free(network) if spec.optimizer == "muon" else []
+        chosen = {id(weight) for weight in apart}
+        lr, decay = spec.lr or 0.0, spec.weight_decay or 0.0
+        groups: list[dict[str, Any]] = [
+            {
+                "params": [weight for weight in decayed if id(weight) not in chosen],
+                "weight_decay": decay,
+            },
+            {"params": free, "weight_decay": 0.0},
+        ]
+        # Rates are relative here; `rate` multiplies them.
+        self._parts: list[tuple[torch.optim.Optimizer, float]] = []
+        main = _optimizer([group for group in groups if group["params"]], spec)
+        self._parts.append((main, spec.adamw_lr / lr if apart and lr else 1.0))
+        if apart:
+            momentum = _MUON_MOMENTUM if spec.momentum is None else spec.momentum
+            self._parts.append((Muon(apart, lr, momentum), 1.0))
+
+    def set_rate(self, lr: float) -> None:
+        """Set the learning rate of the coming step."""
+        for part, factor in self._parts:
+            for group in part.param_groups:
+                group["lr"] = lr * factor
+
+    def zero_grad(self) -> None:
+        """Forget the last step's gradients."""
+        for part, _ in self._parts:
+            part.zero_grad()
+
+    def step(self) -> None:
+        """Change the weights by their gradients."""
+        for part, _ in self._parts:
+            part.step()
+
+    def state(self) -> dict[str, Tensor]:
+        """Return what a checkpoint keeps, as tensors named ``PART.INDEX.KEY``. Rates are the schedule's."""
+        return {
+            f"{number}.{index}.{key}": value
+            for number, (part, _) in enumerate(self._parts)
+            for index, values in part.state_dict()["state"].items()
+            for key, value in values.items()
+            if isinstance(value, Tensor)
+        }
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Go on from what `state` returned."""
+        for number, (part, _) in enumerate(self._parts):
+            weights = [weight for group in part.param_groups for weight in group["params"]]
+            state: dict[int, dict[str, Tensor]] = {}
+            for name, tensor in tensors.items():
+                owner, index, key = name.split(".", 2)
+                if int(owner) == number:
+                    state.setdefault(int(index), {})[key] = _laid_out(tensor, weights[int(index)])
+            part.load_state_dict({"state": state, "param_groups": part.state_dict()["param_groups"]})
+
+
+def _laid_out(tensor: Tensor, weight: Tensor) -> Tensor:
+    """Return a moment as its weight lies in memory (channels_last): the fused steps rely on it."""
+    if tensor.shape != weight.shape:
+        return tensor.clone()
+    return torch.empty_like(weight, dtype=tensor.dtype).detach().copy_(tensor)
+
+
+def _optimizer(groups: list[dict[str, Any]], spec: TrainSpec) -> torch.optim.Optimizer:
+    lr = spec.lr or 0.0
+    momentum = _MOMENTUM if spec.momentum is None else spec.momentum
+    match spec.optimizer:
+        case "adam":
+            return torch.optim.Adam(groups, lr, betas=(spec.betas[0], spec.betas[1]), fused=True)
+        case "adamw" | "muon":
+            return torch.optim.AdamW(groups, lr, betas=(spec.betas[0], spec.betas[1]), fused=True)
+        case "rmsprop":
+            return torch.optim.RMSprop(groups, lr, momentum=momentum)
+        case "momentum" | "nesterov":
+            return torch.optim.SGD(groups, lr, momentum=momentum, nesterov=spec.optimizer == "nesterov", fused=True)
+        case _:
+            return torch.optim.SGD(groups, lr, fused=True)
+
+
+def _groups(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Return the weights that decay, and those that do not."""
+    decayed: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
+    for module in network.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            (free if name.startswith("bias") or isinstance(module, _NORMS) else decayed).append(parameter)
+    return decayed, free
+
+
+def _scale_free(network: nn.Module) -> list[nn.Parameter]:
+    """Return the weights of convolutions right before a batch norm, but the first, which sees raw channels."""
+    weights: list[nn.Parameter] = []
+    for module in network.modules():
+        if isinstance(module, nn.Sequential):
+            layers: Sequence[nn.Module] = list(module)
+            for layer, following in itertools.pairwise(layers):
+                if isinstance(layer, nn.Conv2d) and isinstance(following, nn.BatchNorm2d):
+                    weights += layer.parameters(recurse=False)
+    return weights[1:]
