@@ -7,6 +7,7 @@ import contextlib
 import os
 import re
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,15 +15,19 @@ from typing import TYPE_CHECKING, Any
 from yunmo.app.application import Application
 from yunmo.app.sockets import private_socket
 from yunmo.client.client import Client
-from yunmo.core.errors import Unavailable, YunmoError
+from yunmo.core.errors import Unavailable, WorkspaceBusy, YunmoError
 from yunmo.serving.http import App, Receive, Scope, Send
-from yunmo.store.workspace import Workspace
+from yunmo.serving.log import log_to_file
+from yunmo.store.workspace import Lock, Workspace
 
 if TYPE_CHECKING:
     from yunmo.control.context import Context
     from yunmo.control.jobs.runner import Runner
 
 START_SECONDS = 60.0
+LOG = "session.log"
+"""File of the workspace with the log of services in this process: its standard error is the user's."""
+_POLL_SECONDS = 0.05
 _UNIX = "unix:"
 _STARTS_RUN = re.compile(r"/api/v1/runs(/[^/]+/resume)?", re.ASCII)
 
@@ -40,7 +45,7 @@ def open_session(home: Path, environment: Mapping[str, str] = os.environ) -> Ite
         environment: where ``YUNMO_URL`` and ``YUNMO_API_KEY`` are looked up.
 
     Raises:
-        WorkspaceBusy: another process holds the workspace and answers nowhere.
+        WorkspaceBusy: another process holds the workspace and answers nowhere, for as long as a start may take.
         Unavailable: the services do not start.
     """
     if url := environment.get("YUNMO_URL"):
@@ -48,19 +53,34 @@ def open_session(home: Path, environment: Mapping[str, str] = os.environ) -> Ite
             yield client
         return
     workspace = Workspace(home)
-    if address := workspace.service_address():
-        with _client_at(address, workspace) as client:
-            yield client
-        return
-    with (
-        workspace.lock() as lock,
-        private_socket(workspace.home / "run" / "session" / "api.sock") as socket,
-        _in_process(workspace, socket),
-    ):
-        address = f"{_UNIX}{socket}"
-        lock.announce(address)
-        with _client_at(address, workspace) as client:
-            yield client
+    with contextlib.ExitStack() as stack:
+        place = _address_or_lock(workspace, stack)
+        if isinstance(place, str):
+            yield stack.enter_context(_client_at(place, workspace))
+            return
+        socket = stack.enter_context(private_socket(workspace.home / "run" / "session" / "api.sock"))
+        stack.enter_context(_in_process(workspace, socket))
+        place.announce(f"{_UNIX}{socket}")
+        # While this ends, others wait for the workspace instead of asking at a place that no longer answers.
+        stack.callback(place.announce, None)
+        yield stack.enter_context(_client_at(f"{_UNIX}{socket}", workspace))
+
+
+def _address_or_lock(workspace: Workspace, stack: contextlib.ExitStack) -> str | Lock:
+    """Return where the workspace's holder answers, or the lock if nobody holds it.
+
+    A holder without an address starts or ends right now, so it is waited for.
+    """
+    end = time.monotonic() + START_SECONDS
+    while True:
+        if address := workspace.service_address():
+            return address
+        try:
+            return stack.enter_context(workspace.lock())
+        except WorkspaceBusy:
+            if time.monotonic() > end:
+                raise
+        time.sleep(_POLL_SECONDS)
 
 
 def _client_at(address: str, workspace: Workspace) -> Client:
@@ -75,7 +95,11 @@ def _in_process(workspace: Workspace, socket: Path) -> Iterator[None]:
     """Run control, one data plane and, once there is a run to carry out, the runner in this process."""
     from yunmo.control.context import open_context
 
-    with open_context(workspace, workspace.settings()) as context, _RunnerWhenNeeded(context) as runner:
+    with (
+        log_to_file(workspace.home / LOG),
+        open_context(workspace, workspace.settings()) as context,
+        _RunnerWhenNeeded(context) as runner,
+    ):
         server = _ServerThread(context, workspace, socket, runner)
         server.start()
         try:

@@ -11,8 +11,9 @@ import zipfile
 import zlib
 from pathlib import Path
 
-from yunmo.bundle.files import CONTENT, MANIFEST, SIGNATURE, full_disk
+from yunmo.bundle.files import CONTENT, MANIFEST, SIGNATURE
 from yunmo.core.errors import BundleError, Conflict, UnsafeArchive
+from yunmo.core.files import open_atomic, storage_errors
 
 MAX_SIZE = 8 * 2**30
 """Bytes of all files together that are unpacked at most, unless told."""
@@ -33,19 +34,9 @@ def export(folder: Path, file: Path) -> None:
     for name in names:
         if name not in _NAMES or (folder / name).is_symlink() or not (folder / name).is_file():
             raise BundleError("no file of a bundle", where=str(folder / name))
-    with full_disk(file.name):
-        number, partial = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-        try:
-            with os.fdopen(number, "wb") as target:
-                with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
-                    for name in names:
-                        _add(archive, folder / name)
-                target.flush()
-                os.fsync(target.fileno())
-            Path(partial).replace(file)
-        except BaseException:
-            Path(partial).unlink(missing_ok=True)
-            raise
+    with open_atomic(file) as target, zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
+        for name in names:
+            _add(archive, folder / name)
 
 
 def unpack(file: Path, folder: Path, *, max_size: int = MAX_SIZE) -> None:
@@ -60,7 +51,7 @@ def unpack(file: Path, folder: Path, *, max_size: int = MAX_SIZE) -> None:
     """
     if folder.exists():
         raise Conflict("there is something already", where=str(folder))
-    with full_disk(folder.name):
+    with storage_errors(folder):
         partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
         try:
             _extract(file, partial, max_size)

@@ -1,16 +1,9 @@
-"""The names of a bundle's files, and writing them so that nothing half written is ever left."""
+"""The names of a bundle's files, and the digests that name what is in them."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import hashlib
-import os
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
-
-from yunmo.core.errors import StorageFull
 
 MANIFEST = "manifest.json"
 SIGNATURE = "signature.json"
@@ -25,43 +18,6 @@ CARD = "README.md"
 
 CONTENT = (GRAPH, WEIGHTS, STATISTICS, RECIPE, GOLDEN, REPORT, REPORT_PAGE, CARD)
 """Every file that the manifest lists; the manifest and the signature over all of them come on top."""
-
-
-@contextlib.contextmanager
-def full_disk(what: str) -> Iterator[None]:
-    """Turn "no space left" into an error with a remedy.
-
-    Raises:
-        StorageFull: the disk or the quota is full.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageFull(
-                f"no space left to write {what}", where=error.filename, remedy="Free some space, then try again"
-            ) from None
-        raise
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all: a temporary file in the same folder is synced, then renamed.
-
-    Raises:
-        StorageFull: the disk is full; the file is as it was before.
-    """
-    with full_disk(path.name):
-        number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(number, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).chmod(0o644)  # mkstemp's 0600 would hide the file from data workers of another user
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
 
 
 def file_digest(path: Path) -> str:

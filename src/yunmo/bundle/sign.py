@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from yunmo.bundle.files import MANIFEST, SIGNATURE, full_disk, write_file
+from yunmo.bundle.files import MANIFEST, SIGNATURE
 from yunmo.core.errors import BundleError
+from yunmo.core.files import storage_errors, write_atomic
 
 
 def new_key_pair() -> tuple[str, str]:
@@ -48,8 +49,8 @@ def sign(folder: Path, private_key_path: Path) -> None:
     except (ValueError, TypeError) as error:
         raise BundleError(f"not a usable signing key: {error}", where=str(private_key_path)) from None
     try:
-        with full_disk(SIGNATURE):
+        with storage_errors(signature):
             config.set_hashing_config(hashes).sign(folder, partial)
-            write_file(signature, partial.read_bytes())
+            write_atomic(signature, partial.read_bytes())
     finally:
         partial.unlink(missing_ok=True)

@@ -14,11 +14,11 @@ from yunmo.bundle.files import (
     SIGNATURE,
     STATISTICS,
     file_digest,
-    write_file,
 )
 from yunmo.bundle.manifest import FORMAT_VERSION, FileEntry, Manifest, Tensors, encode_manifest
 from yunmo.core.errors import BundleError
 from yunmo.core.fields import FieldStatistics
+from yunmo.core.files import write_atomic
 from yunmo.core.recipe import Recipe, dump_recipe
 
 
@@ -39,8 +39,8 @@ def seal(
         StorageFull: the disk is full.
     """
     (folder / SIGNATURE).unlink(missing_ok=True)
-    write_file(folder / STATISTICS, msgspec.json.format(msgspec.json.encode(statistics), indent=2) + b"\n")
-    write_file(folder / RECIPE, dump_recipe(recipe).encode())
+    write_atomic(folder / STATISTICS, msgspec.json.format(msgspec.json.encode(statistics), indent=2) + b"\n")
+    write_atomic(folder / RECIPE, dump_recipe(recipe).encode())
     present = {entry.name for entry in folder.iterdir()} - {MANIFEST}
     for missing in sorted(set(CONTENT) - present):
         raise BundleError("a bundle needs this file", where=str(folder / missing))
@@ -59,5 +59,5 @@ def seal(
             for file in sorted(CONTENT)
         },
     )
-    write_file(folder / MANIFEST, encode_manifest(manifest))
+    write_atomic(folder / MANIFEST, encode_manifest(manifest))
     return manifest

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Datasets: named data with versions that never change.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(metavar="NAME[:V]", help="The dataset; without version, its newest.")]
+_SHOWN = 3
+"""Values of a list that are shown."""
 
 
 @app.command("add")
@@ -99,10 +101,12 @@ def profile(reference: Name, as_json: AsJson = False) -> None:
 def _brief(value: Any) -> str:
     if isinstance(value, float):
         return number(value)
+    if isinstance(value, dict) and value.keys() == {"value", "count"}:
+        return f"{_brief(value['value'])} ({value['count']:,})"
     if isinstance(value, dict):
         return ", ".join(f"{key} {_brief(part)}" for key, part in value.items())
     if isinstance(value, list):
-        return ", ".join(map(_brief, value[:6])) + (", …" if len(value) > 6 else "")
+        return ", ".join(map(_brief, value[:_SHOWN])) + (", …" if len(value) > _SHOWN else "")
     return "" if value is None else str(value)
 
 

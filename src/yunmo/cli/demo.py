@@ -70,7 +70,7 @@ def demo(*, once: bool) -> int:
 
     port = _free_port()
     _chapter(4, _command(["up", *([] if port == PORT else ["--port", str(port)])]))
-    with _service(port) as (url, process):
+    with _service(port) as (url, key, process):
         say(f"The service answers at [bold]{url}[/bold] [dim](documentation: {url}/docs)[/dim]")
         deploy = ["deploy", reference]
         _chapter(5, _command(deploy))
@@ -78,7 +78,7 @@ def demo(*, once: bool) -> int:
         _chapter(6, "Held-out digits over HTTP: what it says, and what it is")
         with connect() as client:
             right = _ask(client, images, labels)
-        _what_next(url, folder, images[0])
+        _what_next(url, key, folder, images[0])
         say(f"\n[dim]The tour took {time.monotonic() - began:.0f} seconds.[/dim]")
         if right < RIGHT:
             raise ModelFailed(f"only {right:.0%} of the answers were right", remedy="Please report this")
@@ -120,7 +120,7 @@ def _free_port() -> int:
 
 
 @contextmanager
-def _service(port: int) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+def _service(port: int) -> Iterator[tuple[str, str | None, subprocess.Popen[bytes]]]:
     """Run ``yunmo up`` until the block ends; its log goes to a file of the workspace."""
     log = home() / "demo.log"
     command = [sys.executable, "-m", "yunmo.cli", "up", "--host", "127.0.0.1", "--port", str(port), "--json"]
@@ -128,20 +128,21 @@ def _service(port: int) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
         # In a session of its own: Ctrl-C comes to us alone, and we end it once.
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=file, start_new_session=True)
         try:
-            yield _announced(process, log), process
+            yield *_announced(process, log), process
         finally:
             _stop(process)
 
 
-def _announced(process: subprocess.Popen[bytes], log: Path) -> str:
-    """Wait for the line with which the service says where it answers."""
+def _announced(process: subprocess.Popen[bytes], log: Path) -> tuple[str, str | None]:
+    """Wait for the line with which the service says where it answers, and at its first start by which key."""
     output: IO[bytes] | None = process.stdout
     line = output.readline() if output else b""
     if not line:
         process.wait()
         last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
         raise Unavailable("the service does not start", where=str(log), remedy=last[0] if last else None)
-    return str(msgspec.json.decode(line)["url"])
+    said = msgspec.json.decode(line)
+    return said["url"], said["key"]
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
@@ -211,7 +212,7 @@ def _shades(image: NDArray[np.uint8]) -> Text:
     return Text("\n".join("".join(" ░▒▓█"[value // 52] for value in row) for row in image.tolist()))
 
 
-def _what_next(url: str, folder: Path, image: NDArray[np.uint8]) -> None:
+def _what_next(url: str, key: str | None, folder: Path, image: NDArray[np.uint8]) -> None:
     picture = folder / "digit.png"
     picture.write_bytes(_png(image))
     program = Path(sys.executable).with_name("yunmo")
@@ -219,7 +220,10 @@ def _what_next(url: str, folder: Path, image: NDArray[np.uint8]) -> None:
     say("\n[bold]Ask it yourself, from another terminal:[/bold]")
     if os.environ.get("YUNMO_HOME"):
         say(f"  export YUNMO_HOME={home()}")
-    say(f'  export YUNMO_API_KEY="$(cat {_short(home() / "workspace.key")})"')
+    if key is not None:
+        say(f"  export YUNMO_API_KEY={key}     [dim]# your first key, shown this once[/dim]")
+    else:
+        say(f'  export YUNMO_API_KEY="$(cat {_short(home() / "workspace.key")})"')
     say(
         f"  curl --data-binary @{_short(picture)} -H 'content-type: image/png' "
         f'-H "authorization: Bearer $YUNMO_API_KEY" {url}/api/v1/endpoints/{NAME}/predict'

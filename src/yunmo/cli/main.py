@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -12,7 +11,8 @@ import typer
 
 from yunmo import __version__
 from yunmo.cli import data, doctor, endpoints, keys, models, predict, runs, service, train
-from yunmo.core.errors import InternalError, InvalidInput, StorageFull, YunmoError
+from yunmo.core.errors import InternalError, InvalidInput, YunmoError
+from yunmo.core.files import is_full, storage_full
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 """Exit statuses: something went wrong; the command line itself was wrong; Ctrl-C."""
@@ -79,8 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAILED
     except OSError as error:
         where = str(error.filename) if error.filename else None
-        kind = StorageFull if error.errno == errno.ENOSPC else InvalidInput
-        return _failed(kind(error.strerror or str(error), where=where))
+        if is_full(error):
+            return _failed(storage_full(where))
+        return _failed(InvalidInput(error.strerror or str(error), where=where))
     except Exception as error:
         if _debugging():
             raise

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
-import os
 import sys
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from yunmo.cli.output import AsJson, emit, grid, number, say, stdout
 from yunmo.cli.place import connect
 from yunmo.core.errors import DataError, InvalidInput
+from yunmo.core.files import open_atomic
+from yunmo.data.sources.pack import picture_beside
 
 if TYPE_CHECKING:
     from yunmo.client.client import Client
@@ -108,15 +108,17 @@ def _file(client: Client, endpoint: str, file: Path) -> list[dict[str, Any]]:
 
 def _table_to_file(client: Client, endpoint: str, source: Path, target: Path) -> int:
     count = 0
-    with _whole(target) as file:
+    with open_atomic(target.resolve()) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
         writer: Any = None
         for row, answer in _answers(client, endpoint, source):
             cells = {**row, **_flat(answer)}
             if writer is None:
-                writer = csv.DictWriter(file, list(cells))
+                writer = csv.DictWriter(text, list(cells))
                 writer.writeheader()
             writer.writerow(cells)
             count += 1
+        text.detach()  # writes out what it holds, and leaves the file open
     return count
 
 
@@ -162,9 +164,11 @@ def _value_of(cell: str | None, schema: dict[str, Any], table: Path) -> str | by
     forms = schema.get("anyOf", [schema])
     if cell is None or not any(form.get("contentEncoding") == "base64" for form in forms):
         return cell
-    picture = table.parent / cell
-    if not picture.is_file():
-        raise DataError(f"names a picture that is not there: {cell}", where=str(table))
+    picture = picture_beside(table, cell)
+    if picture is None:
+        raise DataError(
+            f"names a picture that is not there: {cell}", where=str(table), remedy="Put it beside the table or below"
+        )
     return picture.read_bytes()
 
 
@@ -176,22 +180,6 @@ def _flat(answer: dict[str, Any]) -> dict[str, Any]:
         if "probability" in value:
             cells[f"{name}_probability"] = round(value["probability"], 6)
     return cells
-
-
-@contextmanager
-def _whole(target: Path) -> Iterator[IO[str]]:
-    """Open a text file that appears under its name when it is complete, or not at all."""
-    handle, name = tempfile.mkstemp(dir=target.resolve().parent, prefix=f".{target.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "w", newline="", encoding="utf-8") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _value(value: Any) -> str:

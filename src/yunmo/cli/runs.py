@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +12,7 @@ from yunmo.cli.output import AsJson, emit, emit_line, facts, metric, say, stdout
 from yunmo.cli.place import connect
 
 if TYPE_CHECKING:
+    from yunmo.core.events import AnyEvent
     from yunmo.core.resources import Run
 
 app = typer.Typer(help="Runs: executions of recipes; they survive crashes and can be resumed.", no_args_is_help=True)
@@ -102,6 +104,23 @@ def logs(
                 emit_line(envelope)
             else:
                 shown.show(envelope)
+                for line in _ending(run_id, envelope.event):
+                    say(line)
+
+
+def _ending(run_id: str, event: AnyEvent) -> Iterator[str]:
+    """Yield what is to be said of an event that ends a run."""
+    from rich.markup import escape
+
+    from yunmo.core.errors import from_problem
+    from yunmo.core.events import RunCancelled, RunFailed, RunFinished
+
+    if isinstance(event, RunFinished):
+        yield f"[green]✓[/green] Registered as [bold]{escape(event.model)}:{event.version}[/bold]"
+    elif isinstance(event, RunFailed):
+        yield f"[red]✗[/red] {escape(str(from_problem(event.problem)))}"
+    elif isinstance(event, RunCancelled):
+        yield f"Stopped. Resume with: yunmo runs resume {run_id}"
 
 
 @app.command("cancel")

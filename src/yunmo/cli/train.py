@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -107,41 +108,76 @@ def watch(client: Client, run: Run, as_json: bool, *, after: int = 0) -> int | N
     from yunmo.core.errors import Cancelled, Unavailable, from_problem
     from yunmo.core.events import RunCancelled, RunFailed, RunFinished
 
-    resume = f"yunmo runs resume {run.id}"
-    with view(as_json) as shown:
-        shown.note(f"Run [bold]{run.id}[/bold], model [bold]{run.name}[/bold]")
-        ending, interrupted = _follow(client, run, shown, after)
-    if isinstance(ending, RunFinished):
-        _finish(client, run.id, as_json)
-        return None
-    if isinstance(ending, RunFailed):
-        raise from_problem(ending.problem)
-    if not isinstance(ending, RunCancelled):
-        raise Unavailable("the events end before the run does", where=run.id, remedy=f"See: yunmo runs show {run.id}")
-    if not interrupted:
-        raise Cancelled("the run was stopped by someone", where=run.id, remedy=f"Go on with: {resume}")
-    if as_json:
-        emit_line({"run": client.run(run.id), "report": None})
-    typer.echo(f"resume with: {resume}", err=True)
-    return INTERRUPTED
+    with contextlib.ExitStack() as stack:
+        with view(as_json) as shown:
+            shown.note(f"Run [bold]{run.id}[/bold], model [bold]{run.name}[/bold]")
+            followed = _Followed(client, run.id, shown, stack)
+            ending = followed.until_it_ends(after)
+        if isinstance(ending, RunFinished):
+            _finish(followed.client, run.id, as_json)
+            return None
+        if isinstance(ending, RunFailed):
+            raise from_problem(ending.problem)
+        resume = f"yunmo runs resume {run.id}"
+        if not isinstance(ending, RunCancelled):
+            raise Unavailable(
+                "the events end before the run does", where=run.id, remedy=f"See: yunmo runs show {run.id}"
+            )
+        if not followed.interrupted:
+            raise Cancelled("the run was stopped by someone", where=run.id, remedy=f"Go on with: {resume}")
+        if as_json:
+            emit_line({"run": followed.client.run(run.id), "report": None})
+        typer.echo(f"resume with: {resume}", err=True)
+        return INTERRUPTED
 
 
-def _follow(client: Client, run: Run, shown: View, after: int) -> tuple[object, bool]:
-    """Show events until the run ends. Return its last event, and whether Ctrl-C was pressed."""
-    event: object = None
-    interrupted = False
-    while True:
-        try:
-            for envelope in client.events(run.id, after=after):
-                after, event = envelope.sequence, envelope.event
-                shown.show(envelope)
-            return event, interrupted
-        except KeyboardInterrupt:
-            if interrupted:
-                raise
-            interrupted = True
-            shown.note("[yellow]Stopping; the checkpoint is kept (Ctrl-C again: don't wait)[/yellow]")
-            _cancel(client, run.id)
+class _Followed:
+    """A run that is shown.
+
+    Args:
+        client: where it is.
+        run_id: the run.
+        shown: what shows its events.
+        stack: what closes a session that is opened on the way.
+    """
+
+    def __init__(self, client: Client, run_id: str, shown: View, stack: contextlib.ExitStack) -> None:
+        self.client = client
+        self.interrupted = False
+        """Whether Ctrl-C was pressed."""
+        self._run_id = run_id
+        self._shown = shown
+        self._stack = stack
+
+    def until_it_ends(self, after: int) -> object:
+        """Show the events after one, and return the last."""
+        from yunmo.core.errors import Unavailable
+
+        event: object = None
+        while True:
+            try:
+                for envelope in self.client.events(self._run_id, after=after):
+                    after, event = envelope.sequence, envelope.event
+                    self._shown.show(envelope)
+                return event
+            except KeyboardInterrupt:
+                if self.interrupted:
+                    raise
+                self.interrupted = True
+                self._shown.note("[yellow]Stopping; the checkpoint is kept (Ctrl-C again: don't wait)[/yellow]")
+                _cancel(self.client, self._run_id)
+            except Unavailable:
+                if not self.client.uds:
+                    raise
+                self._move()
+
+    def _move(self) -> None:
+        """Go on in another session: the command that carried the run out in its own has ended."""
+        self.client = self._stack.enter_context(connect())
+        if self.client.run(self._run_id).status in ("queued", "running"):
+            self.client.resume(self._run_id)
+            if self.interrupted:
+                _cancel(self.client, self._run_id)
 
 
 def _cancel(client: Client, run_id: str) -> None:

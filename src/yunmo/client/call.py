@@ -7,17 +7,16 @@ returns the result. Who sends them, and whether that blocks, is decided in ``cli
 from __future__ import annotations
 
 import asyncio
-import os
-import tempfile
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any, Generic, Protocol, TypeVar, cast
 
 import msgspec
 
-from yunmo.core.errors import InvalidInput, StorageFull, Unavailable
+from yunmo.core.errors import InvalidInput, Unavailable
+from yunmo.core.files import open_atomic
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -154,53 +153,16 @@ class FileBody:
             yield chunk
 
 
-class Download:
-    """A file written as its bytes arrive: it appears whole, under its name, or not at all.
+@contextmanager
+def download(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file for bytes as they arrive: it appears whole, under its name, or not at all.
 
     Raises:
         StorageFull: no space left.
-        InvalidInput: the folder cannot be written.
+        InvalidInput: it cannot be written there.
     """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._temporary: Path | None = None
-        self._file: IO[bytes] | None = None
-
-    def __enter__(self) -> Download:
-        try:
-            handle, name = tempfile.mkstemp(dir=self._path.parent, prefix=f".{self._path.name}.")
-        except OSError as error:
-            raise InvalidInput(f"cannot be written: {error.strerror}", where=str(self._path)) from None
-        self._temporary, self._file = Path(name), os.fdopen(handle, "wb")
-        return self
-
-    def write(self, chunk: bytes) -> None:
-        """Append bytes."""
-        assert self._file is not None, "use as a context manager"  # noqa: S101 - a defect of ours, not user input
-        try:
-            self._file.write(chunk)
-        except OSError as error:
-            raise _full(error, self._path) from None
-
-    def __exit__(self, kind: type[BaseException] | None, value: object, trace: TracebackType | None) -> None:
-        if self._file is None or self._temporary is None:
-            return
-        try:
-            with self._file as file:
-                if kind is None:
-                    file.flush()
-                    os.fsync(file.fileno())
-            if kind is None:
-                os.chmod(self._temporary, 0o644)
-                os.replace(self._temporary, self._path)
-        except OSError as error:
-            raise _full(error, self._path) from None
-        finally:
-            self._temporary.unlink(missing_ok=True)
-
-
-def _full(error: OSError, path: Path) -> StorageFull:
-    return StorageFull(
-        f"cannot be written: {error.strerror}", where=str(path), remedy="Free some space; nothing half written was kept"
-    )
+    try:
+        with open_atomic(path) as file:
+            yield file
+    except OSError as error:
+        raise InvalidInput(f"cannot be written: {error.strerror}", where=str(path)) from None

@@ -23,7 +23,7 @@ import httpx
 import msgspec
 
 from yunmo.client import requests
-from yunmo.client.call import Call, Download, FileBody, Flow, Steps, Work
+from yunmo.client.call import Call, FileBody, Flow, Steps, Work, download
 from yunmo.client.stream import EventReader
 from yunmo.core.errors import DeadlineExceeded, InvalidInput, Unavailable, YunmoError, from_problem
 from yunmo.core.events import Envelope
@@ -198,7 +198,7 @@ class Client(_Methods):
             try:
                 if call.into is None or response.is_error:
                     return call.decode(_checked(response, response.read()))
-                with Download(call.into) as file:
+                with download(call.into) as file:
                     for chunk in response.iter_raw():
                         file.write(chunk)
                 return call.decode(b"")
@@ -276,7 +276,7 @@ class AsyncClient(_Methods):
             try:
                 if call.into is None or response.is_error:
                     return call.decode(_checked(response, await response.aread()))
-                with Download(call.into) as file:
+                with download(call.into) as file:
                     async for chunk in response.aiter_raw():
                         await asyncio.to_thread(file.write, chunk)
                 return call.decode(b"")

@@ -61,7 +61,8 @@ class CnnEncoder(Spec, frozen=True, tag_field="type", tag="cnn"):
 class ResnetEncoder(Spec, frozen=True, tag_field="type", tag="resnet"):
     """A small residual convolutional network (ResNet-9 like): the default for pictures.
 
-    A stem, then stages that each convolve, halve height and width, and add residual blocks.
+    A stem, then stages that each convolve, halve height and width, and go on with blocks. Every convolution is followed
+    by a batch norm and an activation.
     """
 
     filters: Annotated[
@@ -69,12 +70,28 @@ class ResnetEncoder(Spec, frozen=True, tag_field="type", tag="resnet"):
     ] = (32, 64, 128, 256)
     blocks: Annotated[
         tuple[Annotated[int, Meta(ge=0, le=8)], ...],
-        Meta(min_length=1, max_length=8, description="residual blocks after the stem and each stage; one for all"),
+        Meta(min_length=1, max_length=8, description="blocks after the stem and each stage; one number for all"),
     ] = (0, 1, 0, 1)
+    block: Annotated[
+        Literal["two", "one"],
+        Meta(description="convolutions of a block, whose result is added to what came in"),
+    ] = "two"
     stem: Annotated[
-        Literal["conv", "patch"],
-        Meta(description="conv: 3x3 at full size; patch: first fold 2x2 pixels into channels, which halves the size"),
+        Literal["conv", "patch", "whitened", "whitened_half"],
+        Meta(
+            description="conv: learned, 3x3 at full size; patch: likewise, but first fold 2x2 pixels into channels, "
+            "which halves the size; whitened: 3x3 filters computed from training pictures, which make their patches "
+            "uncorrelated (at most 18 for each channel); whitened_half: likewise 4x4, and halves the size"
+        ),
     ] = "conv"
+    start: Annotated[
+        Literal["random", "identity"],
+        Meta(description="how stages begin; identity: their first filters pass the channels on"),
+    ] = "random"
+    norm_momentum: Annotated[
+        float, Meta(gt=0, le=1, description="share of each batch in the running mean and variance of batch norms")
+    ] = 0.1
+    norm_scale: Annotated[bool, Meta(description="batch norms learn a scale; they always learn a shift")] = True
     activation: Annotated[Activation, Meta(description="after every convolution")] = "relu"
     pool: Annotated[Literal["max", "average"], Meta(description="what is kept of the last map")] = "max"
     dropout: Annotated[Probability, Meta(description="on the pooled features, while training")] = 0.0

@@ -31,7 +31,8 @@ class YunmoError(Exception):
     def __str__(self) -> str:
         """One line: where, what, remedy."""
         text = f"{self.where}: {self.message}" if self.where else self.message
-        return f"{text}. {self.remedy}" if self.remedy else text
+        stop = "" if text.endswith(("?", "!")) else "."
+        return f"{text}{stop} {self.remedy}" if self.remedy else text
 
     def __reduce__(self) -> tuple[object, ...]:
         return (_rebuild, (type(self), self.message, self.where, self.remedy))

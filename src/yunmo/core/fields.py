@@ -51,6 +51,7 @@ class Augment(Spec, frozen=True):
     """Random changes of training pictures, made on whole batches as tensor operations."""
 
     flip: Annotated[bool, Meta(description="mirror left-right, half of the pictures")] = False
+    alternate: Annotated[bool, Meta(description="flip: each picture in every other epoch instead of at random")] = False
     vertical_flip: Annotated[bool, Meta(description="mirror top-bottom, half of the pictures")] = False
     crop: Annotated[int, Meta(ge=0, description="pad by so many pixels (reflected), then cut out at random")] = 0
     rotate: Annotated[float, Meta(ge=0, le=180, description="turn by up to so many degrees either way")] = 0.0

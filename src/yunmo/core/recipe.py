@@ -9,8 +9,9 @@ import yaml
 from msgspec import Meta
 
 from yunmo.core.encoders import LAYER_KEYS, Activation, NotNegative, Positive, PositiveFloat, Probability
-from yunmo.core.errors import RecipeError
+from yunmo.core.errors import InvalidInput, RecipeError
 from yunmo.core.fields import InputField, OutputField
+from yunmo.core.ids import check_name
 from yunmo.core.schema import Spec, convert
 
 SCHEMA_VERSION = 1
@@ -93,10 +94,22 @@ class TrainSpec(Spec, frozen=True):
 
     optimizer: Annotated[
         Optimizer | None,
-        Meta(description="momentum, nesterov: SGD with it; muon: for convolutions with batch norm, adamw for the rest"),
+        Meta(
+            description="momentum, nesterov: SGD with it; muon: for convolutions with batch norm, another for the rest"
+        ),
     ] = None
     lr: Annotated[PositiveFloat | None, Meta(description="learning rate (the highest of the schedule)")] = None
-    adamw_lr: Annotated[PositiveFloat, Meta(description="muon: learning rate of what adamw trains")] = 4e-3
+    rest: Annotated[
+        Literal["adamw", "nesterov"] | None,
+        Meta(
+            description="muon: what trains all else (nesterov: momentum 0.85); null: adamw, or decided with optimizer"
+        ),
+    ] = None
+    rest_lr: Annotated[PositiveFloat, Meta(description="muon: learning rate of all else")] = 4e-3
+    norm_lr: Annotated[
+        PositiveFloat | None,
+        Meta(description="muon: learning rate of norms; null: rest_lr, or decided with optimizer"),
+    ] = None
     momentum: Annotated[
         Probability | None, Meta(description="null: 0.6 for muon; 0.9 for momentum, nesterov and rmsprop")
     ] = None
@@ -118,11 +131,22 @@ class TrainSpec(Spec, frozen=True):
     ema: Annotated[
         Probability | None, Meta(description="decay of the running mean of the weights that is kept; 0: none")
     ] = None
+    lookahead: Annotated[
+        Probability | None,
+        Meta(
+            description="every 5 steps weights return to their running mean; each step keeps this share of it, "
+            "growing from 0; 0: never"
+        ),
+    ] = None
     early_stopping: Annotated[EarlyStoppingSpec | None, Meta(description="null: run all epochs")] = None
     keep: Annotated[
         Literal["best", "last"] | None,
         Meta(description="weights of the epoch best on validation, or of the last; null: last if few rows could tell"),
     ] = None
+    calibrate: Annotated[
+        bool,
+        Meta(description="fit one temperature per category on the validation rows, so that probabilities are honest"),
+    ] = True
     validation: Annotated[float, Meta(gt=0, lt=1, description="share of train kept for validation")] = 0.1
     precision: Annotated[
         Literal["auto", "bf16", "fp32"], Meta(description="auto: bf16 where the processor has it and it pays")
@@ -213,12 +237,17 @@ def recipe_data(recipe: Recipe) -> dict[str, Any]:
 
 
 def check_recipe(recipe: Recipe, *, where: str = "recipe") -> None:
-    """Check what single keys can't show: names that clash, metrics that do not exist, keys that exclude each other.
+    """Check what single keys can't show: names that are none or clash, unknown metrics, keys that exclude each other.
 
     Raises:
         RecipeError: the first contradiction found.
     """
     data = recipe.data
+    if recipe.name is not None:
+        try:
+            check_name(recipe.name, "model")
+        except InvalidInput as error:
+            raise RecipeError(error.message, where=f"{where}, name", remedy=error.remedy) from None
     if bool(data.train) == bool(data.dataset):
         raise RecipeError(
             "needs either 'train' or 'dataset'", where=f"{where}, data", remedy="Write data: {train: FILE}"

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from yunmo.data.storage import storage_errors
+from yunmo.core.files import storage_errors
 
 _HEADER = 256
 """Bytes kept for the .npy header, which is written last, when the number of rows is known."""

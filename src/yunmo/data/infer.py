@@ -256,13 +256,20 @@ def _refuse_strays(source: Source, name: str, values: Values, wrong: NDArray[np.
     rows = wrong.tolist()
     if not rows or len(rows) > max(1, _STRAY_SHARE * present) or present < 4 * len(rows):
         return
-    also = ", ".join(f"{values[row]!r} in {source.where(row)}" for row in rows[1:EXAMPLES])
+    cells = _plain(values)
+    also = ", ".join(f"{cells[row]!r} in {source.where(row)}" for row in rows[1:EXAMPLES])
+    array = isinstance(values, np.ndarray) and values.dtype.kind in "iuf"
+    remedy = (
+        "Correct these values, or make them NaN if they are not known"
+        if array
+        else "Correct these cells or leave them empty; or name the column's type in a recipe: "
+        f"inputs: [{{name: {name}, type: category}}]"
+    )
     raise DataError(
-        f"{values[rows[0]]!r} in a column of numbers ({len(rows)} of {present} cells are none"
-        f"{f'; also {also}' if also else ''})",
+        f"{cells[rows[0]]!r} in a column of numbers ({len(rows)} of {present} "
+        f"{'values' if array else 'cells'} {'is' if len(rows) == 1 else 'are'} none{f'; also {also}' if also else ''})",
         where=f"{source.where(rows[0])}, field {name}",
-        remedy="Correct these cells or leave them empty; or name the column's type in a recipe: "
-        f"inputs: [{{name: {name}, type: category}}]",
+        remedy=remedy,
     )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from yunmo.core.errors import DataError
 from yunmo.core.events import AnyEvent, DataPrepared, Decision
 from yunmo.core.fields import FieldStatistics
 from yunmo.core.fields import ImageField as ImageSpec
+from yunmo.core.files import storage_errors, write_atomic
 from yunmo.core.recipe import Recipe, check_recipe, recipe_data
 from yunmo.data.cache import Check, PictureColumn, checker, take, write_field, write_pictures
 from yunmo.data.cleaning import Report, clean_rows, drop_duplicates, drop_outliers, note_overlap
@@ -29,11 +31,11 @@ from yunmo.data.prepared import INDEX, SPLITS, Index, Prepared, load_prepared
 from yunmo.data.sources.base import Source
 from yunmo.data.sources.open import open_source
 from yunmo.data.splits import Rows, hold_out, strata
-from yunmo.data.storage import storage_errors, write_file
 
 TEST_SHARE = 0.2
 EXAMPLE_ROWS = 8
 """Golden examples taken from the test split."""
+_MORE_ROWS = "Give more rows, at least a few for each class"
 
 
 def _ignore(event: AnyEvent) -> None:
@@ -88,7 +90,7 @@ def prepare(
                 index = work.run(fingerprint, digests)
             finally:
                 work.close()
-            write_file(partial / INDEX, msgspec.json.encode(index))
+            write_atomic(partial / INDEX, msgspec.json.encode(index))
             shutil.rmtree(folder, ignore_errors=True)
             partial.replace(folder)
     except BaseException:
@@ -119,6 +121,7 @@ class _Preparation:
             for split in SPLITS:
                 if split in splits:
                     self.sources[split] = open_source(splits[split], limits=limits, expected=expected)
+            self._refuse_too_few_rows()
             self._open_fields(target)
         except BaseException:
             self.close()
@@ -169,6 +172,25 @@ class _Preparation:
     def _expected(self, target: str | None) -> set[str]:
         named = (*(self.recipe.inputs or ()), *(self.recipe.outputs or ()))
         return {field.column or field.name for field in named} | ({target} if target else set())
+
+    def _refuse_too_few_rows(self) -> None:
+        """Say so first of all: of so few rows every other finding, such as a constant column, would mislead."""
+        source, missing = self.sources["train"], [split for split in SPLITS if split not in self.sources]
+        if len(source) <= len(missing):
+            count = "1 row is" if len(source) == 1 else f"{len(source)} rows are"
+            also = f", since {' and '.join(missing)} rows are taken from it" if missing else ""
+            raise DataError(f"{count} too few{also}", where=source.path.name, remedy=_MORE_ROWS)
+
+    @contextmanager
+    def _of_file(self, split: str) -> Iterator[None]:
+        """Name the file in errors of a field about a whole column, which knows no file."""
+        try:
+            yield
+        except DataError as error:
+            name = self.sources[self._origin(split)].path.name
+            if error.where is None or name in error.where:
+                raise
+            raise type(error)(error.message, where=f"{name}, {error.where}", remedy=error.remedy) from None
 
     def _open_fields(self, target: str | None) -> None:
         """Find inputs and outputs, from the recipe or the data, and check that every file has their columns."""
@@ -252,12 +274,9 @@ class _Preparation:
             rows[split], rows["train"] = rows["train"][held], rows["train"][stay]
         for split in SPLITS:
             if not len(rows[split]):
-                name = self.sources[self._origin(split)].path.name
-                count = len(self.sources[self._origin(split)])
+                source = self.sources[self._origin(split)]
                 raise DataError(
-                    f"no rows for {split}: {count} rows are too few" if count < 10 else f"no rows for {split}",
-                    where=name,
-                    remedy="Give more rows, at least a few for each class",
+                    f"no rows are left for {split}, of {len(source)}", where=source.path.name, remedy=_MORE_ROWS
                 )
         return {split: rows[split] for split in SPLITS}
 
@@ -269,7 +288,9 @@ class _Preparation:
         for index in numbers:
             field = self.inputs[index]
             values = take(self._column("train", field.column), rows["train"])
-            self.inputs[index], found = field.resolve(values, self._where("train"))
+            where = self._where("train")
+            with self._of_file("train"):
+                self.inputs[index], found = field.resolve(values, lambda row, w=where: w(int(rows["train"][row])))  # type: ignore[misc] # bound now
             self.decisions += found
         fields = [field for field in self.inputs if isinstance(field, ImageField)]
         written: dict[str, Rows] = {}
@@ -316,9 +337,10 @@ class _Preparation:
     def _write_field(self, field: Field, rows: dict[str, Rows], part: str) -> Field:
         train = take(self._column("train", field.column), rows["train"])
         where = self._where("train")
-        resolved, found = field.resolve(train, lambda row: where(int(rows["train"][row])))
+        with self._of_file("train"):
+            resolved, found = field.resolve(train, lambda row: where(int(rows["train"][row])))
+            learned = resolved.fit(train)
         self.decisions += found
-        learned = resolved.fit(train)
         self.statistics[field.name] = learned
         fitted = type(resolved)(resolved.spec, learned)
         for split, chosen in rows.items():

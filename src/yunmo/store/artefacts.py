@@ -9,7 +9,6 @@ import secrets
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 from urllib.parse import unquote, urlsplit
 
 import obstore
@@ -17,7 +16,7 @@ from obstore.exceptions import BaseError
 from obstore.store import LocalStore, ObjectStore, from_url
 
 from yunmo.core.errors import BodyTooLarge, InvalidInput, NotFound
-from yunmo.store.files import FULL, space_needed, storage_full, sync_folder
+from yunmo.core.files import is_full, open_atomic, storage_errors, storage_full, sync_folder
 
 CHUNK = 2**20
 """Bytes read at a time."""
@@ -46,7 +45,7 @@ class ArtefactStore:
         self._cache = cache
         if urlsplit(url).scheme == "file":
             self._root = Path(unquote(urlsplit(url).path))
-            with space_needed(str(self._root)):
+            with storage_errors(self._root):
                 (self._root / "incoming").mkdir(parents=True, exist_ok=True)
             self._store: ObjectStore = LocalStore(self._root)
         else:
@@ -158,19 +157,11 @@ class ArtefactStore:
             raise InvalidInput("an artefact store that is not a folder needs one for local copies")
         copy = self._cache / digest.removeprefix("sha256:")
         if not copy.exists():
-            with space_needed(str(copy)):
-                self._copy(digest, copy)
+            with storage_errors(copy):
+                copy.parent.mkdir(parents=True, exist_ok=True)
+            with open_atomic(copy) as file:
+                file.writelines(self.open(digest))
         return copy
-
-    def _copy(self, digest: str, copy: Path) -> None:
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        temporary = copy.with_name(f".{copy.name}.{secrets.token_hex(6)}")
-        try:
-            with temporary.open("wb") as file:
-                _write_all(file, self.open(digest))
-            temporary.replace(copy)
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def _settle(self, incoming: str, hashing: _Hashing) -> Stored:
         digest = f"sha256:{hashing.hash.hexdigest()}"
@@ -179,7 +170,7 @@ class ArtefactStore:
         else:
             if self._root is not None:
                 with (self._root / incoming).open("rb+") as file:
-                    _sync(file)
+                    os.fsync(file.fileno())
             obstore.rename(self._store, incoming, _path(digest))
             if self._root is not None:
                 sync_folder((self._root / _path(digest)).parent)
@@ -254,18 +245,6 @@ def _missing(digest: str) -> NotFound:
 def _translated(error: BaseException, source: BaseException | None) -> BaseException:
     if source is not None and not isinstance(source, GeneratorExit):
         return source
-    full = isinstance(error, OSError) and error.errno in FULL
-    if full or (isinstance(error, BaseError | OSError) and "No space left on device" in str(error)):
+    if is_full(error) or (isinstance(error, BaseError | OSError) and "No space left on device" in str(error)):
         return storage_full("artefact store")
     return error
-
-
-def _write_all(file: IO[bytes], chunks: Iterable[bytes]) -> None:
-    for chunk in chunks:
-        file.write(chunk)
-    _sync(file)
-
-
-def _sync(file: IO[bytes]) -> None:
-    file.flush()
-    os.fsync(file.fileno())

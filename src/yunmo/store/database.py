@@ -17,7 +17,8 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from yunmo.core.errors import Conflict
-from yunmo.store.files import storage_full
+from yunmo.core.files import storage_full
+from yunmo.store.sqlite import is_full
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 _BUSY_MILLISECONDS = 30_000
@@ -39,13 +40,20 @@ class Database:
         self.engine = create_engine(url)
         if self.engine.dialect.name == "sqlite":
             _prepare_sqlite(self.engine)
-        with self._space():
+        with database_space(str(self.engine.url.database)):
             self._migrate()
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Session]:
-        """Give a session for reading; what is changed in it is not kept."""
-        with Session(self.engine, expire_on_commit=False) as session:
+        """Give a session for reading; what is changed in it is not kept.
+
+        Raises:
+            StorageFull: no space left to open the database.
+        """
+        with (
+            database_space(str(self.engine.url.database)),
+            Session(self.engine, expire_on_commit=False) as session,
+        ):
             yield session
 
     @contextlib.contextmanager
@@ -57,7 +65,11 @@ class Database:
         Raises:
             StorageFull: no space left; nothing was kept.
         """
-        with self._space(), Session(self._writing, expire_on_commit=False) as session, session.begin():
+        with (
+            database_space(str(self.engine.url.database)),
+            Session(self._writing, expire_on_commit=False) as session,
+            session.begin(),
+        ):
             yield session
 
     def close(self) -> None:
@@ -89,14 +101,23 @@ class Database:
                     remedy="Upgrade Yunmo",
                 ) from None
 
-    @contextlib.contextmanager
-    def _space(self) -> Iterator[None]:
-        try:
-            yield
-        except OperationalError as error:
-            if getattr(error.orig, "sqlite_errorname", "") == "SQLITE_FULL" or "No space left" in str(error.orig):
-                raise storage_full(str(self.engine.url.database)) from error
-            raise
+
+@contextlib.contextmanager
+def database_space(where: str) -> Iterator[None]:
+    """Turn a database's "no space left" into `StorageFull`.
+
+    Args:
+        where: the database, for the message.
+
+    Raises:
+        StorageFull: the body ran out of space.
+    """
+    try:
+        yield
+    except OperationalError as error:
+        if is_full(error.orig) or "No space left" in str(error.orig):
+            raise storage_full(where) from error
+        raise
 
 
 def _prepare_sqlite(engine: Engine) -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 import msgspec
 
 from yunmo.core.events import AnyEvent, Envelope
+from yunmo.core.files import storage_full
 from yunmo.core.ids import new_id
-from yunmo.store.files import storage_full
+from yunmo.store.sqlite import is_full
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS events (
@@ -35,6 +36,9 @@ class EventSink:
 
     Args:
         path: the file; it is made if it is not there.
+
+    Raises:
+        StorageFull: no space left to make or open it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -42,10 +46,16 @@ class EventSink:
         self._connection = sqlite3.connect(
             path, timeout=_BUSY_MILLISECONDS / 1000, isolation_level=None, check_same_thread=False
         )
-        self._connection.execute("PRAGMA journal_mode=WAL")
-        self._connection.execute("PRAGMA synchronous=FULL")
-        self._connection.executescript(_SCHEMA)
         self._path = path
+        try:
+            self._connection.execute("PRAGMA journal_mode=WAL")
+            self._connection.execute("PRAGMA synchronous=FULL")
+            self._connection.executescript(_SCHEMA)
+        except sqlite3.OperationalError as error:
+            self._connection.close()
+            if is_full(error):
+                raise storage_full(path) from error
+            raise
 
     def emit(self, project_id: str, subject: str, event: AnyEvent) -> int:
         """Keep an event and return its sequence number; it is on disk when this returns.
@@ -66,8 +76,8 @@ class EventSink:
                 )
                 return int(cursor.lastrowid or 0)
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
-                raise storage_full(str(self._path)) from error
+            if is_full(error):
+                raise storage_full(self._path) from error
             raise
 
     def read(self, after: int = 0, subject: str | None = None, limit: int = 1000) -> list[Envelope]:

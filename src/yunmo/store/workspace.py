@@ -12,9 +12,9 @@ import msgspec
 
 from yunmo.core.access import new_key
 from yunmo.core.errors import InvalidInput, WorkspaceBusy
+from yunmo.core.files import create_once, storage_errors, write_atomic
 from yunmo.core.schema import Spec
 from yunmo.core.settings import Settings, load_settings
-from yunmo.store.files import create_once, space_needed, write_atomic
 
 DEFAULT_HOME = Path(".yunmo")
 
@@ -56,7 +56,7 @@ class Workspace:
         self.home = home.resolve()
         if self.home.exists() and not self.home.is_dir():
             raise InvalidInput("the workspace is not a folder", where=str(home), remedy="Set YUNMO_HOME to a folder")
-        with space_needed(str(self.home)):
+        with storage_errors(self.home):
             self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
             for folder in (self.workers_folder, self.home / "runs", self.home / "bundles", self.temporary_folder):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -104,7 +104,7 @@ class Workspace:
     def runs_folder(self, run_id: str) -> Path:
         """Return the folder of a run (made if need be): cache, checkpoints, log, bundle."""
         folder = self.home / "runs" / _single_name(run_id)
-        with space_needed(str(folder)):
+        with storage_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
         return folder
 

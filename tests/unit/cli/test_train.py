@@ -93,7 +93,9 @@ def test_what_cannot_be_resumed(yunmo: Yunmo) -> None:
 
 
 def test_logs_are_the_events_or_what_the_process_wrote(yunmo: Yunmo) -> None:
-    assert "epoch 1/2" in yunmo("runs", "logs", RUN)[1]
+    shown = yunmo("runs", "logs", RUN)[1]
+    assert "epoch 1/2" in shown
+    assert "Registered as" in shown.splitlines()[-1]
     assert yunmo("runs", "logs", RUN, "--process")[1] == "what the process wrote\n"
 
 

@@ -1,3 +1,4 @@
+import contextlib
 import os
 import signal
 import subprocess
@@ -30,7 +31,12 @@ def epochs(context: Context, run_id: str) -> list[int]:
 
 
 def children_of(pid: int) -> list[psutil.Process]:
-    return [each for each in psutil.Process(pid).children() if "yunmo.control.jobs.child" in " ".join(each.cmdline())]
+    found = []
+    for each in psutil.Process(pid).children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # dead since, or dead and not yet waited for
+            if "yunmo.control.jobs.child" in " ".join(each.cmdline()):
+                found.append(each)
+    return found
 
 
 def test_a_run_survives_cancelling_a_killed_child_and_a_stopped_runner(
@@ -60,6 +66,29 @@ def test_a_run_survives_cancelling_a_killed_child_and_a_stopped_runner(
     assert sorted(set(seen)) == list(range(1, 61))
     # At each of three interruptions no more than the epoch that was running is done again.
     assert len(seen) <= 63
+
+
+def test_a_run_whose_process_dies_twice_in_a_step_fails(context: Context, api: Api, digits: Path) -> None:
+    with running(context):
+        run_id = begin(api, digits, long(10_000), "label")
+        killed: set[int] = set()
+        for _ in range(2):
+            wait_for(context, run_id, lambda _: bool({each.pid for each in children_of(os.getpid())} - killed))
+            before = len(epochs(context, run_id))
+            wait_for(context, run_id, lambda _, before=before: len(epochs(context, run_id)) > before)
+            [child] = children_of(os.getpid())
+            killed.add(child.pid)
+            child.kill()
+        run = wait_for(context, run_id, ended)
+        assert run.status == "failed"
+        assert run.problem is not None
+        assert run.problem["code"] == "training_failed"
+        assert "SIGKILL" in run.problem["detail"]
+        assert "2 times in the step train" in run.problem["detail"]
+        assert "batch_size" in run.problem["remedy"]
+        assert not children_of(os.getpid())
+        notices = [each for each in context.events.read(subject=run_id, limit=10_000) if is_notice(each.event)]
+        assert len(notices) == 1
 
 
 def is_notice(event: object) -> bool:

@@ -39,3 +39,7 @@ def test_an_error_is_one_line_with_where_what_and_remedy() -> None:
     error = DataError("not a number", where="a.csv, row 3, field age", remedy="Mend the cell")
     assert str(error) == "a.csv, row 3, field age: not a number. Mend the cell"
     assert str(copy.copy(error)) == str(error)
+
+
+def test_a_question_keeps_its_mark() -> None:
+    assert str(DataError("which column?", where="t.csv", remedy="Name it")) == "t.csv: which column? Name it"

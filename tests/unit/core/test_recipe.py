@@ -117,3 +117,9 @@ def test_inspecting_the_specifications_survives_garbage_collection() -> None:
 def test_an_error_names_the_file_it_was_read_from() -> None:
     with pytest.raises(RecipeError, match=r"pets\.yaml, train"):
         parse_recipe(SEED.replace("lr:", "learning_rate:"), where="pets.yaml")
+
+
+def test_a_name_that_no_model_may_have_is_refused_as_the_models() -> None:
+    with pytest.raises(RecipeError, match="'a/b c' is not a valid model name") as caught:
+        recipe_from({"name": "a/b c", "data": {"train": "x"}})
+    assert caught.value.where == "recipe, name"

@@ -190,7 +190,8 @@ def test_rows_without_a_target_are_dropped_everywhere(tmp_path: Path, write_csv:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("x,y\n1,a\n", "no rows for|one label|learned from"),
+        ("x,y\n1,a\n", "1 row is too few, since validation and test rows are taken from it"),
+        ("x,y\n1,a\n2,b\n", "2 rows are too few"),
         ("x,y\n" + "1.5,a\n2.5,a\n3,a\n" * 5, "one label, 'a'"),
         ("x,y\n" + "".join(f"{index % 7},7.5\n" for index in range(30)), "the target is the same 7.5"),
         ("x,y\n" + "".join(f"{index}.5,\n" for index in range(30)), "every cell of the target is missing"),
@@ -204,9 +205,27 @@ def test_tables_that_no_model_can_learn_from(tmp_path: Path, write_csv: Write, t
 
 
 def test_one_class_of_pictures_is_an_error(tmp_path: Path, make_zip: Zip, picture: Callable[..., bytes]) -> None:
-    with pytest.raises(DataError, match="one label, 'cat'"):
+    with pytest.raises(DataError, match="one label, 'cat'") as caught:
         _prepare(tmp_path, make_zip("p.zip", {f"cat/{index}.png": picture(index) for index in range(10)}))
+    assert caught.value.where == "p.zip, field label"
     assert _nothing_left(tmp_path)
+
+
+def test_pictures_of_which_none_can_be_read_are_named_with_a_remedy(tmp_path: Path, make_zip: Zip) -> None:
+    members = {f"{kind}/{index}.png": b"nothing %d" % index for kind in ("cat", "dog") for index in range(10)}
+    with pytest.raises(DataError, match="no picture could be read") as caught:
+        _prepare(tmp_path, make_zip("p.zip", members))
+    assert "p.zip" in str(caught.value.where)
+    assert "JPEG" in str(caught.value.remedy)
+
+
+def test_an_infinite_value_of_an_array_is_shown_plainly(tmp_path: Path) -> None:
+    target = np.arange(60) / 7
+    target[9] = np.inf
+    np.savez(tmp_path / "a.npz", x=np.random.default_rng(0).normal(size=(60, 3)), y=target)
+    with pytest.raises(DataError, match=r"field y: inf in a column of numbers \(1 of 60 values is none\)") as caught:
+        _prepare(tmp_path, tmp_path / "a.npz", target="y")
+    assert "NaN" in str(caught.value.remedy)
 
 
 def test_a_class_of_one_picture_stays_in_train(tmp_path: Path, make_zip: Zip, picture: Callable[..., bytes]) -> None:

@@ -10,10 +10,10 @@ import pytest
 
 from yunmo.core.errors import BodyTooLarge, InvalidInput, NotFound, StorageFull
 from yunmo.core.events import RunNotice
+from yunmo.core.files import write_atomic
 from yunmo.store.artefacts import ArtefactStore
 from yunmo.store.database import Database
 from yunmo.store.events import EventSink
-from yunmo.store.files import write_atomic
 
 
 def digest_of(data: bytes) -> str:

@@ -28,7 +28,7 @@ from yunmo.control.jobs.extras import missing_extra
 from yunmo.control.jobs.steps import LOCK, ORDER, STEPS, Order, Run
 from yunmo.core.errors import Conflict, InternalError, TrainingFailed, YunmoError, problem
 from yunmo.core.events import AnyEvent, DataPrepared
-from yunmo.store.files import FULL, storage_full
+from yunmo.core.files import is_full, storage_full
 
 _LOCK_SECONDS = 30.0
 
@@ -88,8 +88,8 @@ def _answer(run: Run, step: str) -> dict[str, Any]:
 def _known(error: Exception, step: str) -> YunmoError:
     if isinstance(error, ImportError) and (missing := missing_extra(error, "training")):
         return missing
-    if isinstance(error, OSError) and error.errno in FULL:
-        return storage_full(error.filename or "run folder")
+    if is_full(error):
+        return storage_full("run folder")
     if isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):
         return TrainingFailed("not enough memory", where=step, remedy="Take a smaller batch_size or network")
     return InternalError(f"the step {step} failed: {type(error).__name__}: {error}", remedy="See `yunmo runs logs`")

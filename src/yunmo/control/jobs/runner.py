@@ -15,6 +15,7 @@ from yunmo.control.context import Context
 from yunmo.control.jobs.serializer import JsonSerializer
 from yunmo.control.jobs.workflow import STEPS, Execution, Outcome
 from yunmo.core.recipe import SCHEMA_VERSION
+from yunmo.store.database import database_space
 from yunmo.store.tables import RunRow
 
 _POLL_SECONDS = 0.1
@@ -42,7 +43,11 @@ class Runner:
         self._dispatcher = threading.Thread(target=self._dispatch, name="yunmo-dispatcher", daemon=True)
 
     def start(self) -> None:
-        """Launch, take up what a crash left unfinished, then what is queued."""
+        """Launch, take up what a crash left unfinished, then what is queued.
+
+        Raises:
+            StorageFull: no space left for the tables of durable workflows.
+        """
         config: DBOSConfig = {
             "name": "yunmo",
             "system_database_url": self._context.workspace.dbos_url,
@@ -55,8 +60,14 @@ class Runner:
             "notification_listener_polling_interval_sec": 1.0,
         }
         DBOS(config=config)
+        _log_as_we_do()
         self._workflow = self._define()
-        DBOS.launch()
+        try:
+            with database_space(self._context.workspace.dbos_url.removeprefix("sqlite:///")):
+                DBOS.launch()
+        except BaseException:
+            DBOS.destroy(destroy_registry=True)
+            raise
         self._adopt_strays()
         self._dispatcher.start()
 
@@ -157,3 +168,10 @@ class Runner:
         if execution is None:
             raise RuntimeError(f"{run_id} is not being carried out")
         return execution
+
+
+def _log_as_we_do() -> None:
+    """Send DBOS's log where this process's goes: its own handler writes to standard error, whatever is configured."""
+    logger = logging.getLogger("dbos")
+    logger.handlers.clear()
+    logger.propagate = True

@@ -16,9 +16,9 @@ import msgspec
 
 from yunmo.control.services.runs import REPORT, REPORT_PAGE
 from yunmo.core.events import AnyEvent, Decision, EpochFinished, RecipeResolved
+from yunmo.core.files import write_atomic
 from yunmo.core.recipe import recipe_data, recipe_from
 from yunmo.core.schema import Spec
-from yunmo.store.files import write_atomic
 
 ORDER = "order.json"
 BUNDLE = "bundle"
@@ -86,7 +86,7 @@ class Run:
         result = train(prepared, prepared.recipe, folder, emit=emit, cancelled=self.cancelled, cores=self.order.cores)
         trained = _Trained(
             recipe=recipe_data(result.recipe),
-            decisions=decisions,
+            decisions=(*decisions, *result.decisions),
             history=tuple(result.history),
             seconds=sum(epoch.seconds for epoch in result.history),
         )

@@ -42,9 +42,9 @@ from yunmo.core.events import (
     StepFinished,
     StepStarted,
 )
+from yunmo.core.files import write_atomic
 from yunmo.core.recipe import recipe_from
 from yunmo.core.resources import SplitFile
-from yunmo.store.files import write_atomic
 from yunmo.store.tables import DatasetRow, RunRow
 
 STEPS = ("prepare", "train", "evaluate", "pack", "sign", "register")
@@ -114,7 +114,10 @@ class Execution:
             return {"problem": problem(error)}
         except Exception:
             _logger.exception("run %s, step %s failed", self._run_id, name)
-            hidden = InternalError(f"the step {name} failed", remedy="See the log of the service")
+            hidden = InternalError(
+                f"the step {name} failed",
+                remedy="See the log of the service (without one: session.log in the workspace)",
+            )
             return {"problem": problem(hidden)}
         return {"result": result}
 

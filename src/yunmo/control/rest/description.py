@@ -36,6 +36,7 @@ _PROBLEM = {
 _STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1b1f24;background:#fff}
 summary{cursor:pointer;padding:.4rem 0}code,pre{font:14px/1.45 ui-monospace,monospace}
+small{opacity:.7;margin-left:.6rem}
 pre{background:#f3f4f6;padding:.8rem;overflow:auto;border-radius:6px}
 .method{display:inline-block;min-width:4.5rem;font-weight:600;text-transform:uppercase}h2{margin-top:2rem}
 @media(prefers-color-scheme:dark){body{color:#e6e8eb;background:#15181c}pre{background:#20252b}a{color:#8ab4ff}}
@@ -160,14 +161,16 @@ def render(description: dict[str, Any]) -> str:
 
 
 def _operation(path: str, method: str, operation: dict[str, Any]) -> str:
-    parts = [f"<p>{html.escape(operation.get('description') or operation.get('summary', ''))}</p>"]
+    what = html.escape(operation.get("description") or operation.get("summary", ""))
+    parts = [f"<p>{what}</p>"]
     if parameters := operation.get("parameters"):
         parts.append(f"<p>Parameters</p>{_json(parameters)}")
     if body := operation.get("requestBody"):
         parts.append(f"<p>Body</p>{_json(body['content'])}")
     answers = {status: answer.get("content", {}) for status, answer in operation["responses"].items()}
     parts.append(f"<p>Answers</p>{_json(answers)}")
-    title = f"<span class=method>{method}</span><code>{html.escape(path)}</code>"
+    first_line = what.split("\n", 1)[0]
+    title = f"<span class=method>{method}</span><code>{html.escape(path)}</code> <small>{first_line}</small>"
     return f"<details><summary>{title}</summary>{''.join(parts)}</details>"
 
 

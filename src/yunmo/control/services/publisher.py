@@ -9,8 +9,8 @@ from sqlalchemy.orm import Session
 
 from yunmo.control.context import Context
 from yunmo.core.access import DEFAULT_PROJECT, KeyRecord
+from yunmo.core.files import write_atomic
 from yunmo.core.snapshot import Deployment, Snapshot, decode_snapshot, encode_snapshot
-from yunmo.store.files import write_atomic
 from yunmo.store.tables import CounterRow, EndpointRow, KeyRow, ModelRow, VersionRow
 
 _COUNTER = "snapshot"

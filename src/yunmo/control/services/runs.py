@@ -113,19 +113,26 @@ class Runs:
     def resume(self, project_id: str, run_id: str) -> Run:
         """Let a failed or cancelled run go on from its last checkpoint.
 
+        One that waits or runs stays as it is: whoever resumes a run whose process was killed has started the runner
+        with that, and it has taken the run up by itself.
+
         Raises:
             NotFound: the project has none of this id.
-            Conflict: it runs or waits, or has succeeded.
+            Conflict: it has succeeded.
         """
         with self._context.database.write() as session:
             row = _find(session, project_id, run_id)
-            if row.status not in _RESUMABLE:
-                raise Conflict(f"the run is {row.status}: there is nothing to resume", where=run_id)
-            row.status, row.problem, row.cancel_requested = "queued", None, False
-            row.attempt += 1
-            row.updated_at = time.time()
+            if row.status == "succeeded":
+                raise Conflict("the run has succeeded: there is nothing to resume", where=run_id)
+            stopped = row.status in _RESUMABLE
+            if stopped:
+                row.status, row.problem = "queued", None
+                row.attempt += 1
+                row.updated_at = time.time()
+            row.cancel_requested = False
             run = resource(session, row)
-        self._context.events.emit(project_id, run_id, RunQueued(name=run.name))
+        if stopped:
+            self._context.events.emit(project_id, run_id, RunQueued(name=run.name))
         return run
 
     def report(self, project_id: str, run_id: str) -> dict[str, Any]:

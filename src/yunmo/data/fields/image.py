@@ -68,7 +68,11 @@ class ImageField(Field):
             return self, []
         measured = list(self._measured(values))
         if not measured:
-            raise DataError("no picture could be read", where=f"field {self.name}, {where(0)}")
+            raise DataError(
+                "no picture could be read",
+                where=f"field {self.name}, {where(0)}",
+                remedy="Give JPEG, PNG, WebP, BMP or GIF pictures",
+            )
         spec, decisions = self.spec, []
         if spec.size is None:
             (height, width), count = Counter((height, width) for height, width, _ in measured).most_common(1)[0]

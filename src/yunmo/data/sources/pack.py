@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path, PurePosixPath
 
 from yunmo.core.errors import DataError, NotFound
-from yunmo.data.storage import storage_errors
+from yunmo.core.files import open_atomic
 
 _TIME = (1980, 1, 1, 0, 0, 0)
 _MODE = 0o100644 << 16
@@ -28,7 +28,7 @@ def pack(path: Path, out: Path) -> Path:
 
     Raises:
         NotFound: nothing is there.
-        DataError: an empty folder, or one with links to folders.
+        DataError: an empty folder, or a symbolic link in it or among the pictures of a table.
         StorageFull: no space for the zip; no part of it is left.
     """
     if out.is_dir():
@@ -52,13 +52,42 @@ def _files_of(folder: Path) -> dict[str, Path]:
     for place, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".") and name != "__MACOSX"]
         for name in folders:
-            if (Path(place) / name).is_symlink():
-                raise DataError("a link to a folder", where=str(Path(place) / name), remedy="Copy the folder there")
+            _refuse_link(Path(place) / name)
         for name in names:
             file = Path(place) / name
-            if not name.startswith(".") and file.is_file():
+            if name.startswith("."):
+                continue
+            _refuse_link(file)
+            if file.is_file():
                 files[file.relative_to(folder).as_posix()] = file
     return files
+
+
+def _refuse_link(path: Path) -> None:
+    """Refuse what is no file or folder itself: a link may lead anywhere, and its target would be sent unseen.
+
+    Raises:
+        DataError: names the link.
+    """
+    if path.is_symlink():
+        raise DataError(
+            f"a symbolic link, to {os.readlink(path)}", where=str(path), remedy="Put the file or folder itself there"
+        )
+
+
+def picture_beside(table: Path, cell: str) -> Path | None:
+    """Return the file that a cell of a table names; ``None`` if it is not there or not below the table's folder.
+
+    Raises:
+        DataError: it is a symbolic link, or in a folder that is one.
+    """
+    name = PurePosixPath(cell.strip().replace("\\", "/"))
+    if name.is_absolute() or ".." in name.parts:
+        return None
+    for index in range(len(name.parts)):
+        _refuse_link(table.parent.joinpath(*name.parts[: index + 1]))
+    file = table.parent / name
+    return file if file.is_file() else None
 
 
 def _pictures_of(table: Path) -> dict[str, Path]:
@@ -68,11 +97,8 @@ def _pictures_of(table: Path) -> dict[str, Path]:
         with table.open(encoding="utf-8-sig", newline="") as text:
             for row in csv.reader(text, delimiter="\t" if table.suffix.lower() == ".tsv" else ","):
                 for cell in row:
-                    if cell.lower().endswith(_SUFFIXES):
-                        name = PurePosixPath(cell.strip().replace("\\", "/"))
-                        file = table.parent / name
-                        if not name.is_absolute() and ".." not in name.parts and file.is_file():
-                            found[str(name)] = file
+                    if cell.lower().endswith(_SUFFIXES) and (file := picture_beside(table, cell)):
+                        found[file.relative_to(table.parent).as_posix()] = file
     except (csv.Error, UnicodeDecodeError):
         # What is wrong with the table is said, with its row, when it is read as one.
         return {}
@@ -80,20 +106,10 @@ def _pictures_of(table: Path) -> dict[str, Path]:
 
 
 def _write(files: dict[str, Path], out: Path) -> Path:
-    partial = out.with_name(f"{out.name}.partial")
-    try:
-        with storage_errors(out):
-            with partial.open("wb") as file:
-                with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-                    for name in sorted(files):
-                        info = zipfile.ZipInfo(name, _TIME)
-                        info.external_attr = _MODE
-                        info.create_system = 3
-                        archive.writestr(info, files[name].read_bytes())
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(out)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    with open_atomic(out) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for name in sorted(files):
+            info = zipfile.ZipInfo(name, _TIME)
+            info.external_attr = _MODE
+            info.create_system = 3
+            archive.writestr(info, files[name].read_bytes())
     return out

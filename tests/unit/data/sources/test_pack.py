@@ -53,8 +53,31 @@ def test_empty_folders_links_and_nothing_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="empty folder"):
         pack(tmp_path / "empty", tmp_path / "out.zip")
     (tmp_path / "empty/link").symlink_to(tmp_path)
-    with pytest.raises(DataError, match="a link to a folder"):
+    with pytest.raises(DataError, match="a symbolic link"):
         pack(tmp_path / "empty", tmp_path / "out.zip")
     with pytest.raises(NotFound):
         pack(tmp_path / "gone", tmp_path / "out.zip")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty"]
+
+
+@pytest.mark.parametrize("target", ["secret.png", "gone.png", "cat/1.jpg"])
+def test_a_link_to_a_file_is_refused_by_its_name_wherever_it_leads(tmp_path: Path, target: str) -> None:
+    folder = _folder(tmp_path / "pets", FILES)
+    (tmp_path / "secret.png").write_bytes(b"secret")
+    link = folder / "dog/2.jpg"
+    link.symlink_to(folder / target if "/" in target else tmp_path / target)
+    with pytest.raises(DataError, match="a symbolic link") as caught:
+        pack(folder, tmp_path / "out.zip")
+    assert caught.value.where == str(link)
+    assert not (tmp_path / "out.zip").exists()
+
+
+def test_a_table_may_not_name_links(tmp_path: Path) -> None:
+    _folder(tmp_path, {"secret/1.png": b"s", "d/t.csv": b"file,kind\npics/1.png,a\n", "d/u.csv": b"file\n1.png\n"})
+    (tmp_path / "d/pics").symlink_to(tmp_path / "secret")
+    (tmp_path / "d/1.png").symlink_to(tmp_path / "secret/1.png")
+    for table, link in (("t.csv", "pics"), ("u.csv", "1.png")):
+        with pytest.raises(DataError, match="a symbolic link") as caught:
+            pack(tmp_path / "d" / table, tmp_path / "out.zip")
+        assert caught.value.where == str(tmp_path / "d" / link)
+    assert not (tmp_path / "out.zip").exists()

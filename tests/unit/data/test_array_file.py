@@ -8,7 +8,6 @@ import pytest
 
 from yunmo.core.errors import StorageFull
 from yunmo.data.array_file import ArrayWriter
-from yunmo.data.storage import storage_errors, write_file
 
 
 def test_arrays_are_written_bit_by_bit(tmp_path: Path) -> None:
@@ -34,18 +33,3 @@ def test_space_is_taken_before_anything_is_written() -> None:
     with pytest.raises(StorageFull, match="no space left"):
         ArrayWriter(path, np.dtype(np.uint8), (2048,), rows)
     assert not path.exists()
-
-
-def test_no_space_while_writing_is_storage_full() -> None:
-    with pytest.raises(StorageFull), storage_errors(Path("x")), Path("/dev/full").open("wb") as full:
-        full.write(b"x" * 100_000)
-
-
-def test_files_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    write_file(tmp_path / "f", b"1")
-    write_file(tmp_path / "f", b"2")
-    assert (tmp_path / "f").read_bytes() == b"2"
-    (tmp_path / "d").mkdir()
-    with pytest.raises(IsADirectoryError):
-        write_file(tmp_path / "d", b"1")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["d", "f"]
