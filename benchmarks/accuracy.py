@@ -33,7 +33,7 @@ RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 def yunmo(home: Path, *arguments: str) -> dict[str, Any]:
     """Run one command of the CLI in the workspace ``home`` and return the last JSON object that it printed."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("YUNMO_")}
-    command = [sys.executable, "-m", "yunmo.cli.main", *arguments, "--json"]
+    command = [sys.executable, "-m", "yunmo.cli", *arguments, "--json"]
     done = subprocess.run(
         command, env=environment | {"YUNMO_HOME": str(home)}, capture_output=True, text=True, check=False
     )

@@ -69,7 +69,7 @@ def import_seconds(python: Path) -> float:
 def worker_memory(python: Path, home: Path) -> dict[str, float]:
     """Start the service and return the resident megabytes (and their proportional share) of one data worker."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("YUNMO_")}
-    command = [python, "-m", "yunmo.cli.main", "up", "--port", "18080"]
+    command = [python, "-m", "yunmo.cli", "up", "--port", "18080"]
     with subprocess.Popen(
         command,
         env=environment | {"YUNMO_HOME": str(home), "YUNMO_WORKERS": "2"},

@@ -1,0 +1,30 @@
+"""Make a picture of a terminal: ANSI text on standard input becomes SVG on standard output.
+
+How ``docs/demo.svg`` was made, from a checkout after ``make demo ONCE=1``::
+
+    tmux -f /dev/null new-session -d -s demo -x 112 -y 60 'tmux set -g history-limit 5000; make demo ONCE=1; sleep 60'
+    sleep 50; tmux capture-pane -t demo -e -p -S - | .venv/bin/python docs/capture.py > docs/demo.svg
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+
+from rich.console import Console
+from rich.terminal_theme import MONOKAI
+from rich.text import Text
+
+WIDTH = 112
+
+
+def main() -> None:
+    """Convert."""
+    console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True)
+    for line in sys.stdin.read().strip("\n").splitlines():
+        console.print(Text.from_ansi(line), no_wrap=True, crop=True)
+    sys.stdout.write(console.export_svg(title="make demo", theme=MONOKAI))
+
+
+if __name__ == "__main__":
+    main()
