@@ -44,6 +44,9 @@ class Network(nn.Module):
         RecipeError: a field without encoder, or an encoder that does not fit its field.
     """
 
+    temperatures: Tensor
+    """Of each output, ``[outputs]``: what a category's logits are divided by; 1 until it is calibrated."""
+
     def __init__(self, recipe: Recipe, statistics: Mapping[str, FieldStatistics]) -> None:
         super().__init__()
         combine = recipe.combine or CombineSpec()
@@ -63,10 +66,16 @@ class Network(nn.Module):
         self.mirrored = tuple(
             field.name for field in self.inputs if isinstance(field, ImageField) and field.average_flips
         )
+        self.register_buffer("temperatures", torch.ones(len(self.outputs)))
         initialize(self, recipe.train.initialization)
 
     def _parts(self) -> list[_Part]:
         return [part for part in self.parts if isinstance(part, _Part)]
+
+    def fit(self, tensors: Mapping[str, Tensor]) -> None:
+        """Let encoders compute what is not trained (a whitened stem) from a sample of training rows."""
+        for part in self._parts():
+            part.fit(tensors)
 
     def features(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """Return the joined features ``[N, F]`` of all inputs."""
@@ -100,33 +109,39 @@ class Network(nn.Module):
             elif self.members == 1:
                 joined[output.name] = answer[0]
             else:
-                joined[output.name] = answer.log_softmax(2).exp().mean(0).clamp_min(1e-12).log()
+                joined[output.name] = _mean_logits(answer)
         return joined
 
     def predict(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return what a user gets: probabilities ``[N, K]`` and raw values ``[N]``, float32.
 
-        With ``average_flips`` they are the mean over the pictures and their mirror images.
+        Probabilities are those of `joined`, calibrated by the output's temperature.
         """
-        answers = self._answers(tensors)
+        answers = self.joined(tensors)
+        return {
+            output.name: self.raw(index, answers[output.name])
+            if isinstance(output, NumberOutput)
+            else (answers[output.name] / self.temperatures[index]).softmax(1)
+            for index, output in enumerate(self.outputs)
+        }
+
+    def joined(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return what `forward` does, float32; with ``average_flips`` joined with that of the mirror images.
+
+        Two views are joined as members are: by their mean probability. A temperature comes after that, since it then
+        never changes which class is the most probable one.
+        """
+        answers = {name: answer.float() for name, answer in self(tensors).items()}
         if not self.mirrored:
             return answers
         turned = dict(tensors)
         for name in self.mirrored:
             turned[name] = turned[name].flip(2)
-        mirror = self._answers(turned)
-        return {name: (answer + mirror[name]) / 2 for name, answer in answers.items()}
-
-    def _answers(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        answers = self.member_answers(tensors)
-        final = {}
-        for index, output in enumerate(self.outputs):
-            answer = answers[output.name].float()
-            if isinstance(output, NumberOutput):
-                final[output.name] = self.raw(index, answer.squeeze(2).mean(0))
-            else:
-                final[output.name] = answer.softmax(2).mean(0)
-        return final
+        mirror = self(turned)
+        for output in self.outputs:
+            views = torch.stack([answers[output.name], mirror[output.name].float()])
+            answers[output.name] = views.mean(0) if isinstance(output, NumberOutput) else _mean_logits(views)
+        return answers
 
     def scaled(self, index: int, values: Tensor) -> Tensor:
         """Scale the raw targets of output ``index``, a number, as `forward` answers them."""
@@ -185,7 +200,16 @@ class _Part(nn.Module):
         self.encoder = build_encoder(field.encoder, statistics)
         self.features = self.encoder.features
 
+    def fit(self, tensors: Mapping[str, Tensor]) -> None:
+        self.encoder.fit(self._scaled(tensors)[0])
+
     def forward(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        values, length = self._scaled(tensors)
+        features: Tensor = self.encoder(values, length)
+        return features
+
+    def _scaled(self, tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+        """Return the field's values as its encoder gets them, and how long sequences are."""
         values = tensors[self.name]
         length = tensors[f"{self.name}_length"] if self.sequence else None
         if self.scaling is not None:
@@ -199,8 +223,12 @@ class _Part(nn.Module):
         if length is not None:
             real = torch.arange(values.shape[1], device=values.device) < length[:, None]
             values = values * real.unsqueeze(2)
-        features: Tensor = self.encoder(values, length)
-        return features
+        return values, length
+
+
+def _mean_logits(logits: Tensor) -> Tensor:
+    """Return logits ``[N, K]`` of the mean probability of several ``[several, N, K]``."""
+    return logits.softmax(2).mean(0).clamp_min(1e-12).log()
 
 
 def _size(output: CategoryOutput | NumberOutput, statistics: FieldStatistics) -> int:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from yunmo.bundle.files import CARD, GOLDEN, GRAPH, REPORT, REPORT_PAGE, SIGNATURE, WEIGHTS, full_disk, write_file
+from yunmo.bundle.files import CARD, GOLDEN, GRAPH, REPORT, REPORT_PAGE, SIGNATURE, WEIGHTS
 from yunmo.bundle.manifest import Tensor, Tensors
 from yunmo.bundle.read import Golden
 from yunmo.bundle.sign import new_key_pair, sign
@@ -17,6 +17,7 @@ from yunmo.bundle.write import seal
 from yunmo.core.encoders import RnnEncoder
 from yunmo.core.errors import BundleError, ParityError
 from yunmo.core.fields import CategoryOutput, FieldStatistics, SequenceField
+from yunmo.core.files import storage_errors, write_atomic
 from yunmo.core.recipe import Recipe
 from yunmo.data.fields.base import Field, TensorSpec
 from yunmo.data.fields.registry import open_field
@@ -77,18 +78,18 @@ def pack(
     graph = export_graph(network, tensors, encoded)
     check_graph(reference, graph, tensors, encoded)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with full_disk(out.name), tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
+    with storage_errors(out), tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
         folder = Path(scratch) / out.name
         folder.mkdir()
-        write_file(folder / GRAPH, graph)
-        write_file(folder / WEIGHTS, weights.read_bytes())
-        write_file(folder / GOLDEN, msgspec.json.encode(golden))
-        write_file(folder / REPORT, msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
-        write_file(folder / REPORT_PAGE, report_html.encode())
+        write_atomic(folder / GRAPH, graph)
+        write_atomic(folder / WEIGHTS, weights.read_bytes())
+        write_atomic(folder / GOLDEN, msgspec.json.encode(golden))
+        write_atomic(folder / REPORT, msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+        write_atomic(folder / REPORT_PAGE, report_html.encode())
         card = render_card(
             name=name, recipe=recipe, statistics=prepared.statistics, report=report, tensors=tensors, golden=golden
         )
-        write_file(folder / CARD, card.encode())
+        write_atomic(folder / CARD, card.encode())
         seal(folder, name=name, recipe=recipe, statistics=prepared.statistics, tensors=tensors)
         _check_opened(reference, folder, rows)
         _replace(folder, out)

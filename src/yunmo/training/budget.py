@@ -11,8 +11,10 @@ from yunmo.core.recipe import Recipe
 
 DEFAULT_BUDGET = 300.0
 """Seconds of a whole run."""
-_TRAINING_SHARE = 0.8
-"""Share of the budget for epochs; the rest is for reading, evaluating and packing."""
+_AROUND = 30.0
+"""Seconds for all but epochs: reading, measuring, evaluating, packing. Of a short budget at most half."""
+_MARGIN = 0.93
+"""Share of what is left that epochs are planned for: some take longer than those measured."""
 _SMALL_SIDE = 16
 """Pixels up to which a picture is small: a digit, an icon."""
 
@@ -31,13 +33,14 @@ def fix_epochs(recipe: Recipe, seconds_per_epoch: float) -> tuple[Recipe, Decisi
         return recipe, None
     useful = _useful_epochs(recipe)
     seconds = recipe.train.budget or DEFAULT_BUDGET
-    affordable = max(1, int(seconds * _TRAINING_SHARE / max(seconds_per_epoch, 1e-9)))
+    training = max(seconds / 2, (seconds - _AROUND) * _MARGIN)
+    affordable = max(1, int(training / max(seconds_per_epoch, 1e-9)))
     epochs = min(useful, affordable)
     reason = f"{seconds_per_epoch:.2g} s each, measured; "
     if epochs == useful:
         reason += "more rarely helps such data"
     else:
-        reason += f"{_TRAINING_SHARE:.0%} of the budget of {seconds:.0f} s"
+        reason += f"{training:.0f} s of the budget of {seconds:.0f} s are for training"
     train = msgspec.structs.replace(recipe.train, epochs=epochs)
     return msgspec.structs.replace(recipe, train=train), Decision("train.epochs", str(epochs), reason)
 

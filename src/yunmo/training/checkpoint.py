@@ -6,11 +6,8 @@ one. No pickle.
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import random
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +19,8 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from yunmo.core.errors import StorageFull, TrainingFailed
+from yunmo.core.errors import TrainingFailed
+from yunmo.core.files import write_atomic
 
 _VERSION = 1
 
@@ -82,37 +80,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         StorageFull: no space left; nothing half written is kept.
     """
     contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-    write_atomically(path, save(contiguous, dict(metadata) if metadata else None))
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file through a temporary one beside it, flushed to disk before it takes the name.
-
-    Raises:
-        StorageFull: no space left; nothing half written is kept.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        Path(temporary).unlink(missing_ok=True)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageFull(
-                f"no space left to write {len(content) / 2**20:.1f} MB",
-                where=str(path),
-                remedy="Free some space, then resume the run",
-            ) from None
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    write_atomic(path, save(contiguous, dict(metadata) if metadata else None))
 
 
 def random_states() -> tuple[Tensor, dict[str, Any]]:

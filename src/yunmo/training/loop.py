@@ -30,13 +30,14 @@ from yunmo.core.encoders import (
     ResnetEncoder,
 )
 from yunmo.core.errors import Cancelled, DataError, TrainingFailed
-from yunmo.core.events import AnyEvent, EpochFinished, RecipeResolved, TrainingProgress
-from yunmo.core.fields import Augment, FieldStatistics, ImageField, NumberOutput
+from yunmo.core.events import AnyEvent, Decision, EpochFinished, RecipeResolved, TrainingProgress
+from yunmo.core.fields import FieldStatistics, NumberOutput
 from yunmo.core.recipe import Recipe, ScheduleSpec, recipe_data
-from yunmo.models.augment import augment
+from yunmo.models.augment import Augmentation
 from yunmo.models.network import Network
-from yunmo.training.averaging import Average
+from yunmo.training.averaging import Average, Lookahead
 from yunmo.training.batches import Rows
+from yunmo.training.calibrate import calibrate
 from yunmo.training.checkpoint import (
     Checkpoint,
     load_checkpoint,
@@ -54,6 +55,8 @@ from yunmo.training.schedules import Schedule
 
 _PROGRESS_SECONDS = 0.25
 _VALIDATION_BATCH = 512
+_SAMPLE_ROWS, _SAMPLE_PIXELS = (64, 2000), 2_000_000
+"""Rows, at least and at most, and pixels of the sample from which stems are computed."""
 _CHEAP = (FlatEncoder, OneHotEncoder, OrdinalEncoder, EmbeddingEncoder)
 """Encoders that cost so little that each member of an ensemble can have rows of its own."""
 
@@ -67,6 +70,8 @@ class TrainResult:
     history: list[EpochFinished]
     weights: Path
     """safetensors of the network that was kept, as `Network.state_dict` names them."""
+    decisions: tuple[Decision, ...]
+    """What was decided after the last epoch: temperatures."""
 
 
 def _ignore(event: AnyEvent) -> None:
@@ -166,10 +171,11 @@ class Trainer:
         self.network = Network(recipe, data.statistics)
         if any(isinstance(field.encoder, (ResnetEncoder, CnnEncoder)) for field in recipe.inputs or ()):
             self.network = self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # stubs
+        self.inputs = Rows(data.inputs("train"))
+        self.network.fit(self.inputs.take(_sample(recipe, data.statistics, self.inputs.count)))
         self.loss = Loss(recipe.outputs or (), data.statistics)
         self.optimizer = Optimizers(self.network, spec)
         self.average = Average(self.network, spec.ema) if spec.ema else None
-        self.inputs = Rows(data.inputs("train"))
         self.targets = self._targets(data, "train")
         self.validation = Rows(data.inputs("validation")), self._targets(data, "validation")
         self.rows = self.inputs.count
@@ -177,16 +183,14 @@ class Trainer:
         # An incomplete last batch is left out: its gradient is noise. Rows are shuffled, so each has its turn.
         self.steps = max(1, self.rows // self.batch)
         self.epochs = spec.epochs or 1
-        self.schedule = Schedule(
-            spec.schedule or ScheduleSpec(type="constant"),
-            spec.lr or 0.0,
-            steps=self.steps * self.epochs,
-            steps_per_epoch=self.steps,
-        )
+        steps = self.steps * self.epochs
+        schedule = spec.schedule or ScheduleSpec(type="constant")
+        self.schedule = Schedule(schedule, spec.lr or 0.0, steps=steps, steps_per_epoch=self.steps)
+        self.lookahead = Lookahead(self.network, spec.lookahead, steps) if spec.lookahead else None
         # Rows of their own make members differ more; where features are costly they share them.
         cheap = all(isinstance(field.encoder, _CHEAP) for field in recipe.inputs or ())
         self.separate = self.network.members > 1 and cheap
-        self.augments = _augments(recipe, data.statistics)
+        self.augmentation = Augmentation(recipe.inputs or (), data.statistics, self.rows, spec.seed)
         self.precision = torch.bfloat16 if spec.precision == "bf16" else None
         self.checkpoint = checkpoint
         self.history: list[EpochFinished] = []
@@ -219,9 +223,8 @@ class Trainer:
             rows: row numbers of the batch.
             number: of the step in the whole run, from 0: sets the learning rate.
         """
-        inputs, targets = self.inputs.take(rows), self.targets.take(rows)
-        for name, (spec, fill) in self.augments.items():
-            inputs[name] = augment(inputs[name], spec, fill)
+        inputs = self.augmentation(self.inputs.take(rows), rows, number // self.steps)
+        targets = self.targets.take(rows)
         self.optimizer.set_rate(self.schedule.rate(number))
         with torch.autocast("cpu", self.precision, enabled=self.precision is not None):
             answers = self.network.member_answers(inputs, separate=self.separate)
@@ -231,6 +234,8 @@ class Trainer:
         if self.spec.gradient_clip is not None:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.spec.gradient_clip)
         self.optimizer.step()
+        if self.lookahead is not None:
+            self.lookahead.update(self.network, number)
         if self.average is not None:
             self.average.update(self.network, number)
         return loss.item() / self.network.members
@@ -261,8 +266,11 @@ class Trainer:
             if cancelled() and not self.finished:
                 raise _stopped()
         kept = self.best[1] if self.best is not None and self.spec.keep != "last" else self._weights()
-        write_tensors(weights, kept)
-        return TrainResult(self.recipe, self.history, weights)
+        network = self.network if self.average is None else self.average.network
+        network.load_state_dict(kept)
+        decisions = calibrate(network, *self.validation) if self.spec.calibrate else ()
+        write_tensors(weights, network.state_dict())
+        return TrainResult(self.recipe, self.history, weights, decisions)
 
     @property
     def finished(self) -> bool:
@@ -349,6 +357,8 @@ class Trainer:
         }
         if self.average is not None:
             tensors["average"] = dict(self.average.network.state_dict())
+        if self.lookahead is not None:
+            tensors["lookahead"] = self.lookahead.state()
         if self.best is not None:
             tensors["best"] = self.best[1]
         facts = {
@@ -373,6 +383,8 @@ class Trainer:
         self.optimizer.restore(saved.tensors.get("optimizer", {}))
         if self.average is not None:
             self.average.network.load_state_dict(saved.tensors["average"])
+        if self.lookahead is not None:
+            self.lookahead.restore(saved.tensors["lookahead"])
         if saved.facts["best"] is not None:
             self.best = msgspec.convert(saved.facts["best"], Judgement), saved.tensors["best"]
         self.history = msgspec.convert(saved.facts["history"], list[EpochFinished])
@@ -381,10 +393,8 @@ class Trainer:
         restore_random_states(saved.tensors["random"]["torch"], saved.facts["random"])
 
 
-def _augments(recipe: Recipe, statistics: Mapping[str, FieldStatistics]) -> dict[str, tuple[Augment, Tensor]]:
-    """Return how each picture field is changed, and its mean color in 0..255."""
-    return {
-        field.name: (field.augment, torch.tensor(statistics[field.name].mean) * 255)
-        for field in recipe.inputs or ()
-        if isinstance(field, ImageField) and field.augment is not None and field.augment != Augment()
-    }
+def _sample(recipe: Recipe, statistics: Mapping[str, FieldStatistics], rows: int) -> Tensor:
+    """Return the numbers of some training rows, fewer of large pictures; on resume the same."""
+    pixels = max(math.prod(statistics[field.name].shape[:2]) for field in recipe.inputs or ())
+    count = max(_SAMPLE_ROWS[0], min(_SAMPLE_ROWS[1], _SAMPLE_PIXELS // pixels))
+    return torch.randperm(rows, generator=torch.Generator().manual_seed(recipe.train.seed))[:count]

@@ -6,17 +6,19 @@ RMSprop: Hinton 2012; Adam: Kingma and Ba 2015; AdamW: Loshchilov and Hutter 201
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from yunmo.core.recipe import TrainSpec
+from yunmo.models.encoders.base import Encoder
+from yunmo.models.encoders.whitening import Whitening
 from yunmo.training.muon import Muon
 
+_POOLS = (nn.MaxPool2d, nn.AvgPool2d)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm)
-_MOMENTUM, _MUON_MOMENTUM = 0.9, 0.6
+_MOMENTUM, _MUON_MOMENTUM, _REST_MOMENTUM = 0.9, 0.6, 0.85
 
 
 class Optimizers:
@@ -28,46 +30,48 @@ class Optimizers:
     """
 
     def __init__(self, network: nn.Module, spec: TrainSpec) -> None:
-        decayed, free = _groups(network)
+        weights, biases, norms = _groups(network)
         apart = _scale_free(network) if spec.optimizer == "muon" else []
         chosen = {id(weight) for weight in apart}
-        lr, decay = spec.lr or 0.0, spec.weight_decay or 0.0
+        lr = spec.lr or 0.0
+        # Rates are relative here; `set_rate` multiplies them.
+        rest = spec.rest_lr / lr if apart and lr else 1.0
+        norm = spec.norm_lr / lr if apart and lr and spec.norm_lr else rest
         groups: list[dict[str, Any]] = [
             {
-                "params": [weight for weight in decayed if id(weight) not in chosen],
-                "weight_decay": decay,
+                "params": [weight for weight in weights if id(weight) not in chosen],
+                "weight_decay": spec.weight_decay or 0.0,
+                "factor": rest,
             },
-            {"params": free, "weight_decay": 0.0},
+            {"params": biases, "weight_decay": 0.0, "factor": rest},
+            {"params": norms, "weight_decay": 0.0, "factor": norm},
         ]
-        # Rates are relative here; `rate` multiplies them.
-        self._parts: list[tuple[torch.optim.Optimizer, float]] = []
-        main = _optimizer([group for group in groups if group["params"]], spec)
-        self._parts.append((main, spec.adamw_lr / lr if apart and lr else 1.0))
+        self._parts = [_optimizer([group for group in groups if group["params"]], spec)]
         if apart:
             momentum = _MUON_MOMENTUM if spec.momentum is None else spec.momentum
-            self._parts.append((Muon(apart, lr, momentum), 1.0))
+            self._parts.append(Muon(apart, lr, momentum))
 
     def set_rate(self, lr: float) -> None:
         """Set the learning rate of the coming step."""
-        for part, factor in self._parts:
+        for part in self._parts:
             for group in part.param_groups:
-                group["lr"] = lr * factor
+                group["lr"] = lr * group.get("factor", 1.0)
 
     def zero_grad(self) -> None:
         """Forget the last step's gradients."""
-        for part, _ in self._parts:
+        for part in self._parts:
             part.zero_grad()
 
     def step(self) -> None:
         """Change the weights by their gradients."""
-        for part, _ in self._parts:
+        for part in self._parts:
             part.step()
 
     def state(self) -> dict[str, Tensor]:
         """Return what a checkpoint keeps, as tensors named ``PART.INDEX.KEY``. Rates are the schedule's."""
         return {
             f"{number}.{index}.{key}": value
-            for number, (part, _) in enumerate(self._parts)
+            for number, part in enumerate(self._parts)
             for index, values in part.state_dict()["state"].items()
             for key, value in values.items()
             if isinstance(value, Tensor)
@@ -75,7 +79,7 @@ class Optimizers:
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Go on from what `state` returned."""
-        for number, (part, _) in enumerate(self._parts):
+        for number, part in enumerate(self._parts):
             weights = [weight for group in part.param_groups for weight in group["params"]]
             state: dict[int, dict[str, Tensor]] = {}
             for name, tensor in tensors.items():
@@ -95,36 +99,49 @@ def _laid_out(tensor: Tensor, weight: Tensor) -> Tensor:
 def _optimizer(groups: list[dict[str, Any]], spec: TrainSpec) -> torch.optim.Optimizer:
     lr = spec.lr or 0.0
     momentum = _MOMENTUM if spec.momentum is None else spec.momentum
-    match spec.optimizer:
+    name = spec.optimizer
+    if name == "muon":
+        name, momentum = spec.rest or "adamw", _REST_MOMENTUM
+    match name:
         case "adam":
             return torch.optim.Adam(groups, lr, betas=(spec.betas[0], spec.betas[1]), fused=True)
-        case "adamw" | "muon":
+        case "adamw":
             return torch.optim.AdamW(groups, lr, betas=(spec.betas[0], spec.betas[1]), fused=True)
         case "rmsprop":
             return torch.optim.RMSprop(groups, lr, momentum=momentum)
         case "momentum" | "nesterov":
-            return torch.optim.SGD(groups, lr, momentum=momentum, nesterov=spec.optimizer == "nesterov", fused=True)
+            return torch.optim.SGD(groups, lr, momentum=momentum, nesterov=name == "nesterov", fused=True)
         case _:
             return torch.optim.SGD(groups, lr, fused=True)
 
 
-def _groups(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Return the weights that decay, and those that do not."""
-    decayed: list[nn.Parameter] = []
-    free: list[nn.Parameter] = []
+def _groups(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
+    """Return what is trained: weights, which decay; biases; and what norms have."""
+    weights: list[nn.Parameter] = []
+    biases: list[nn.Parameter] = []
+    norms: list[nn.Parameter] = []
     for module in network.modules():
         for name, parameter in module.named_parameters(recurse=False):
-            (free if name.startswith("bias") or isinstance(module, _NORMS) else decayed).append(parameter)
-    return decayed, free
+            if not parameter.requires_grad:
+                continue
+            if isinstance(module, _NORMS):
+                norms.append(parameter)
+            else:
+                (biases if name.startswith("bias") else weights).append(parameter)
+    return weights, biases, norms
 
 
 def _scale_free(network: nn.Module) -> list[nn.Parameter]:
-    """Return the weights of convolutions right before a batch norm, but the first, which sees raw channels."""
+    """Return the weights of convolutions whose result a batch norm scales, but the first of those on raw channels."""
     weights: list[nn.Parameter] = []
+    raw = True
     for module in network.modules():
-        if isinstance(module, nn.Sequential):
-            layers: Sequence[nn.Module] = list(module)
+        if isinstance(module, (Encoder, Whitening)):
+            raw = isinstance(module, Encoder)
+        elif isinstance(module, nn.Sequential):
+            layers = [layer for layer in module if not isinstance(layer, _POOLS)]
             for layer, following in itertools.pairwise(layers):
                 if isinstance(layer, nn.Conv2d) and isinstance(following, nn.BatchNorm2d):
-                    weights += layer.parameters(recurse=False)
-    return weights[1:]
+                    weights += [] if raw else layer.parameters(recurse=False)
+                    raw = False
+    return weights

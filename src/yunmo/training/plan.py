@@ -33,11 +33,13 @@ _CLIP = 5.0
 _ACTIVATION: specs.Activation = "silu"
 _FEW_ROWS = 500
 """Validation rows below which the best epoch is chosen by luck."""
+_LARGE_SIDE, _LAST_MAP = 64, 8
+"""Pixels from which the stem halves pictures, and pixels up to which the last map is small enough."""
 _LEARNING = (specs.ResnetEncoder, specs.CnnEncoder, specs.RnnEncoder, specs.MlpEncoder)
 
 
 def plan(data: TrainingData, *, cores: int) -> tuple[Recipe, list[Decision]]:
-    """Decide everything that the recipe of prepared data leaves open, but epochs and precision, which are measured.
+    """Decide everything that the recipe of prepared data leaves open, but epochs, precision and threads, if measured.
 
     Args:
         data: prepared data with its recipe.
@@ -75,12 +77,27 @@ class _Defaults:
     schedule: ScheduleSpec
     label_smoothing: float
     why: str
+    lookahead: float = 0.0
+    rest: str = "adamw"
+    norm_lr: float | None = None
 
 
 _ONE_CYCLE = ScheduleSpec(type="one_cycle", warmup=0.1)
 _COSINE = ScheduleSpec(type="cosine", warmup=0.1)
 _SMALL_PICTURES = _Defaults("muon", 0.1, 0.02, 64, _ONE_CYCLE, 0.1, "best for small residual networks")
-_PICTURES = _Defaults("muon", 0.15, 0.02, 128, _ONE_CYCLE, 0.1, "reached most within minutes on pictures")
+_PICTURES = _Defaults(
+    "muon",
+    0.15,
+    0.04,
+    256,
+    ScheduleSpec(type="one_cycle", warmup=0.15),
+    0.2,
+    "reached most within minutes on pictures",
+    lookahead=0.95,
+    rest="nesterov",
+    norm_lr=4.8,
+)
+_OWN_RESNET = _Defaults("muon", 0.15, 0.02, 128, _ONE_CYCLE, 0.1, "steady for any residual network")
 _OWN_CNN = _Defaults("adamw", 1e-3, 0.01, 64, _ONE_CYCLE, 0.1, "steady for any convolutional network")
 _SEQUENCES = _Defaults("adamw", 2e-3, 0.05, 128, _COSINE, 0.1, "steady for recurrent networks")
 _TABLES = _Defaults("adamw", 3e-3, 0.2, 64, _COSINE, 0.1, "best on tables in cross-validation")
@@ -183,7 +200,9 @@ class _Planner:
     def _defaults(self) -> _Defaults:
         kinds = [type(field.encoder) for field in self.inputs]
         if specs.ResnetEncoder in kinds:
-            return _SMALL_PICTURES if is_small(tuple(self.inputs)) else _PICTURES
+            if is_small(tuple(self.inputs)):
+                return _SMALL_PICTURES
+            return _PICTURES if all(map(_bears_high_rates, self.inputs)) else _OWN_RESNET
         if specs.CnnEncoder in kinds:
             return _OWN_CNN
         return _SEQUENCES if specs.RnnEncoder in kinds else _TABLES
@@ -201,8 +220,12 @@ class _Planner:
                 changes[key] = self.decide(f"train.{key}", value, reason)
 
         fill("optimizer", best.optimizer, best.why)
-        if best.optimizer == "muon" and not own and train.betas == (0.9, 0.999):
-            changes["betas"] = (0.9, 0.99)
+        if best.optimizer == "muon" and not own:
+            fill("rest", best.rest, best.why)
+            if best.norm_lr is not None and (train.rest or best.rest) == best.rest:
+                fill("norm_lr", best.norm_lr, best.why)
+            if train.betas == (0.9, 0.999):
+                changes["betas"] = (0.9, 0.99)
         fill("lr", _usual_rate(train.optimizer) if own else best.lr, "usual for it" if own else best.why)
         fill("weight_decay", 0.0 if own else best.weight_decay, plain if own else best.why)
         fill("batch_size", batch, f"for {self.rows} rows")
@@ -210,12 +233,13 @@ class _Planner:
         if self._recurrent:
             fill("gradient_clip", 1.0, "keeps recurrent networks from exploding")
         fill("ema", 0.0, "no running mean of the weights")
+        fill("lookahead", 0.0 if own else best.lookahead, plain if own else best.why)
         if own or train.early_stopping or self.validation_rows >= _FEW_ROWS:
             fill("keep", "best", "of the epochs, on validation")
         else:
             fill("keep", "last", f"{self.validation_rows} validation rows are too few to tell the best epoch")
-        threads, reason = self._threads(batch)
-        fill("threads", threads, reason)
+        if (reason := self._one_thread(batch)) is not None:
+            fill("threads", 1, reason)
         fill("budget", DEFAULT_BUDGET, "seconds; none was given")
         return msgspec.structs.replace(train, **changes)
 
@@ -245,17 +269,18 @@ class _Planner:
                 size *= 2
         return max(1, min(size, self.rows))
 
-    def _threads(self, batch: int) -> tuple[int, str]:
+    def _one_thread(self, batch: int) -> str | None:
+        """Say why one thread is best; ``None``: it is to be measured."""
         pixels = sum(
             self.statistics[field.name].shape[0] * self.statistics[field.name].shape[1]
             for field in self.inputs
             if isinstance(field, ImageField) and isinstance(field.encoder, _LEARNING)
         )
         if self._recurrent:
-            return 1, "recurrent steps are slower on several"
+            return "recurrent steps are slower on several"
         if pixels * batch < 32_768:
-            return 1, "steps this small are slower on several"
-        return self.cores, "all it may use"
+            return "steps this small are slower on several"
+        return "there is one core" if self.cores == 1 else None
 
 
 def _shown(value: Any) -> str:
@@ -289,6 +314,12 @@ def _usual_rate(optimizer: str | None) -> float:
     return 1e-2 if optimizer in ("sgd", "momentum", "nesterov") else 1e-3
 
 
+def _bears_high_rates(field: InputField) -> bool:
+    """Tell whether a field has the network that `_PICTURES` are for: its norms learn no scale, and nothing is dense."""
+    encoder = field.encoder
+    return isinstance(encoder, specs.ResnetEncoder) and not encoder.norm_scale and encoder.block == "one"
+
+
 def _resnet(shape: tuple[int, ...]) -> tuple[specs.ResnetEncoder, str]:
     """Choose a residual network for pictures ``(height, width, channels)``."""
     height, width, _ = shape
@@ -299,11 +330,21 @@ def _resnet(shape: tuple[int, ...]) -> tuple[specs.ResnetEncoder, str]:
         while min(height, width) >> (len(filters) - 1) < 1:
             filters, blocks = filters[:-1], blocks[:-1]
         return specs.ResnetEncoder(filters=filters, blocks=blocks, activation=_ACTIVATION), f"{height}x{width} pixels"
-    reason = f"fits {height}x{width} pixels and minutes on few cores"
-    if side < 64 or height % 2 or width % 2:
-        return specs.ResnetEncoder(filters=(16, 32, 64, 128), blocks=(0, 1, 1, 1), activation=_ACTIVATION), reason
-    filters, blocks = (32, 64, 128, 256), (0, 1, 1, 1)
-    return specs.ResnetEncoder(filters=filters, blocks=blocks, stem="patch", activation=_ACTIVATION), reason
+    large = side >= _LARGE_SIDE
+    stages = [32, 64, 128]
+    while side >> (len(stages) + large) > _LAST_MAP:
+        stages.append(256)
+    encoder = specs.ResnetEncoder(
+        filters=(32, *stages),
+        blocks=(0, *(1 for _ in stages)),
+        block="one",
+        stem="whitened_half" if large else "whitened",
+        start="identity",
+        norm_momentum=0.4,
+        norm_scale=False,
+        activation="gelu",
+    )
+    return encoder, f"learns {height}x{width} pixels within minutes on few cores"
 
 
 def _augmentation(shape: tuple[int, ...]) -> tuple[Augment, str]:
@@ -313,4 +354,5 @@ def _augmentation(shape: tuple[int, ...]) -> tuple[Augment, str]:
         return Augment(rotate=10.0, scale=0.1, shift=0.07), "gray: moved and turned a little, never mirrored"
     if side <= 16:
         return Augment(flip=True, crop=1), "small color pictures: mirrored and moved"
-    return Augment(flip=True, crop=side // 8, cutout=side // 4), "color pictures: mirrored, moved, partly covered"
+    chosen = Augment(flip=True, alternate=True, crop=side // 8, cutout=3 * side // 8)
+    return chosen, "color pictures: moved, partly covered, and mirrored in every other epoch"

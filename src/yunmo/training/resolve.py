@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,11 +11,11 @@ import msgspec
 
 from yunmo.core.errors import Conflict
 from yunmo.core.events import Decision
+from yunmo.core.files import storage_errors, write_atomic
 from yunmo.core.recipe import Recipe, recipe_data, recipe_from
 from yunmo.training.budget import fix_epochs
-from yunmo.training.checkpoint import write_atomically
 from yunmo.training.data import TrainingData
-from yunmo.training.measure import fix_precision
+from yunmo.training.measure import fix_precision, fix_threads
 from yunmo.training.plan import complete
 
 _FILE = "resolved.json"
@@ -54,16 +55,27 @@ def resolve(
         decisions = msgspec.convert(kept["decisions"], tuple[Decision, ...])
         return recipe_from(kept["resolved"]), decisions
     rows, validation = data.rows["train"], data.rows["validation"]
-    planned, decided = complete(recipe, data.statistics, rows, validation, cores=cores or len(os.sched_getaffinity(0)))
-    planned, precision = fix_precision(
-        planned, data.statistics, rows, lambda precision: seconds(data, planned, precision)
+    cores = cores or len(os.sched_getaffinity(0))
+    planned, decided = complete(recipe, data.statistics, rows, validation, cores=cores)
+
+    @functools.cache
+    def step_seconds(threads: int, precision: str) -> float:
+        train = msgspec.structs.replace(planned.train, threads=threads)
+        return seconds(data, msgspec.structs.replace(planned, train=train), precision)
+
+    fixed, precision = fix_precision(
+        planned, data.statistics, rows, lambda precision: step_seconds(planned.train.threads or cores, precision)
     )
+    fixed, threads = fix_threads(fixed, cores, lambda threads: step_seconds(threads, fixed.train.precision))
     epochs = None
-    if planned.train.epochs is None:
-        step = seconds(data, planned, planned.train.precision)
-        batch = planned.train.batch_size if isinstance(planned.train.batch_size, int) else rows
-        planned, epochs = fix_epochs(planned, step * (max(1, rows // batch) + _VALIDATION_COST * validation / batch))
-    decisions = (*data.decisions, *decided, *(decision for decision in (precision, epochs) if decision))
-    kept = {"asked": asked, "resolved": recipe_data(planned), "decisions": decisions}
-    write_atomically(path, msgspec.json.encode(kept))
-    return planned, decisions
+    if fixed.train.epochs is None:
+        step = step_seconds(fixed.train.threads or cores, fixed.train.precision)
+        batch = fixed.train.batch_size if isinstance(fixed.train.batch_size, int) else rows
+        fixed, epochs = fix_epochs(fixed, step * (max(1, rows // batch) + _VALIDATION_COST * validation / batch))
+    measured = (decision for decision in (precision, threads, epochs) if decision)
+    decisions = (*data.decisions, *decided, *measured)
+    kept = {"asked": asked, "resolved": recipe_data(fixed), "decisions": decisions}
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, msgspec.json.encode(kept))
+    return fixed, decisions

@@ -1,7 +1,7 @@
 import torch
 
-from yunmo.core.fields import Augment
-from yunmo.models.augment import augment
+from yunmo.core.fields import Augment, FieldStatistics, ImageField
+from yunmo.models.augment import Augmentation, augment
 
 FILL = torch.tensor([10.0, 20.0, 30.0])
 
@@ -70,3 +70,24 @@ def test_the_seed_decides() -> None:
     spec = Augment(flip=True, crop=2, cutout=3, rotate=10, scale=0.1, shift=0.1, brightness=0.1)
     first, second = augment(_pictures(), spec, FILL), augment(_pictures(), spec, FILL)
     assert torch.equal(first, second)
+
+
+def test_alternating_flips_show_each_picture_both_ways_in_two_epochs() -> None:
+    pictures = _pictures()
+    statistics = {
+        "photo": FieldStatistics("photo", "image", "input", encode_version=1, count=64, mean=(0.1, 0.2, 0.3)),
+    }
+    field = ImageField(name="photo", augment=Augment(flip=True, alternate=True))
+    rows = torch.randperm(64)
+    views = []
+    for epoch in range(4):
+        torch.rand(epoch)  # other randomness must not matter: a resumed training has drawn another amount
+        augmentation = Augmentation((field,), statistics, 64, seed=3)
+        views.append(augmentation({"photo": pictures[rows]}, rows, epoch)["photo"])
+    assert torch.equal(views[0], views[2])
+    assert torch.equal(views[1], views[3])
+    assert torch.equal(views[1], views[0].flip(2))
+    mirrored = (views[0] == pictures[rows].flip(2)).flatten(1).all(1)
+    assert 15 < mirrored.sum() < 50
+    other = Augmentation((field,), statistics, 64, seed=4)
+    assert not torch.equal(other({"photo": pictures[rows]}, rows, 0)["photo"], views[0])

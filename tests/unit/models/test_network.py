@@ -116,6 +116,19 @@ def test_members_may_have_rows_of_their_own() -> None:
     assert torch.allclose(separate[1], shared[1, rows[3:]], atol=1e-6)
 
 
+@pytest.mark.parametrize("combine", [None, {"members": 3, "hidden": [4]}])
+def test_a_temperature_changes_probabilities_and_never_the_answer(combine: dict[str, object] | None) -> None:
+    network = Network(_recipe([{**PHOTO, "average_flips": True}], combine), STATISTICS).eval()
+    batch = _batch(8)
+    before = network.predict(batch)
+    network.temperatures.copy_(torch.tensor([0.5, 0.5]))
+    after = network.predict(batch)
+    expected = before["label"].square() / before["label"].square().sum(1, keepdim=True)
+    assert torch.allclose(after["label"], expected, atol=1e-5)
+    assert torch.equal(after["label"].argmax(1), before["label"].argmax(1))
+    assert torch.equal(after["price"], before["price"])
+
+
 def test_zero_heads_give_even_first_answers() -> None:
     network = Network(_recipe(TABLE, {"hidden": [8], "linear": True, "zero_heads": True, "members": 2}), STATISTICS)
     assert torch.allclose(network.predict(_batch(3))["label"], torch.full((3, 3), 1 / 3))

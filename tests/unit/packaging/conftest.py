@@ -90,12 +90,13 @@ def make(tmp_path: Path) -> Callable[..., Trained]:
         recipe = Recipe(name="pets", data=DataSpec(train="pets.csv"), inputs=inputs, outputs=outputs, combine=combine)
         torch.manual_seed(0)
         network = Network(recipe, statistics).eval()
-        weights = tmp_path / "weights.safetensors"
-        save_file(network.state_dict(), weights)
         rows = [{spec.name: values[spec.name][row] for spec in inputs} for row in range(ROWS)]
         tensors: dict[str, Any] = {}
         for spec in inputs:
             tensors |= open_field(spec, statistics[spec.name]).encode(values[spec.name])
+        network.fit({name: torch.from_numpy(value) for name, value in tensors.items()})
+        weights = tmp_path / "weights.safetensors"
+        save_file(network.state_dict(), weights)
         truth: dict[str, Any] = {}
         for output in outputs:
             truth |= open_output(output, statistics[output.name]).encode(values[output.name])
@@ -138,10 +139,20 @@ def table() -> tuple[InputField, ...]:
     )
 
 
+WHITENED = ResnetEncoder(
+    filters=(6, 4, 8),
+    blocks=(0, 1, 1),
+    block="one",
+    stem="whitened",
+    start="identity",
+    norm_scale=False,
+    activation="gelu",
+)
 BOTH = (CategoryOutput(name="label", categories=("cat", "dog", "fish")), NumberOutput(name="price"))
 
 NETWORKS: dict[str, tuple[tuple[InputField, ...], tuple[OutputField, ...]]] = {
     "resnet": ((image(ResnetEncoder(filters=(4, 8), blocks=(0, 1)), average_flips=True),), BOTH[:1]),
+    "whitened": ((image(WHITENED, average_flips=True),), BOTH[:1]),
     "cnn": ((image(CnnEncoder(layers=(ConvLayer(conv=3), PoolLayer(pool="max")))),), BOTH[:1]),
     "rows of a picture": ((image(RnnEncoder(cell="rnn", activation="relu", hidden=4)),), BOTH[:1]),
     "table": (table(), BOTH),

@@ -7,9 +7,9 @@ def _recipe(**train: object) -> Recipe:
     return recipe_from({"data": {"train": "x"}, "inputs": inputs, "train": train})
 
 
-def test_epochs_fill_the_training_share_of_the_budget() -> None:
+def test_epochs_fill_what_the_budget_leaves_for_training() -> None:
     recipe, decision = fix_epochs(_recipe(budget=100), 4.0)
-    assert recipe.train.epochs == 20
+    assert recipe.train.epochs == 16
     assert decision is not None
     assert "budget" in decision.reason
 

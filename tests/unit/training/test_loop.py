@@ -12,8 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from yunmo.core.encoders import ResnetEncoder
 from yunmo.core.errors import Cancelled, Conflict, RecipeError, TrainingFailed
 from yunmo.core.events import AnyEvent, EpochFinished, RecipeResolved
+from yunmo.core.fields import Augment
 from yunmo.core.recipe import EarlyStoppingSpec, Recipe, ScheduleSpec, recipe_from
 from yunmo.data.prepared import Prepared
 from yunmo.models.network import Network
@@ -92,6 +94,39 @@ def test_a_stopped_training_ends_as_an_unbroken_one(digits: Prepared, tmp_path: 
     torch.rand(7)  # whatever another part of the process drew must not matter
     resumed = train(digits, recipe, tmp_path / "broken", emit=collect)
     assert [epoch.epoch for epoch in seen] == [1, 2, 3, 4]
+    assert _same_weights(unbroken.weights, resumed.weights)
+    assert [epoch.validation_loss for epoch in unbroken.history] == [epoch.validation_loss for epoch in resumed.history]
+
+
+def test_a_whitened_network_goes_on_as_if_never_stopped(digits: Prepared, tmp_path: Path) -> None:
+    """The stem, the flips of an epoch and the lookahead's mean are as they would have been."""
+    encoder = ResnetEncoder(filters=(8, 8, 16), blocks=(0, 1, 1), block="one", stem="whitened", start="identity")
+    field = msgspec.structs.replace(
+        (digits.recipe.inputs or ())[0], encoder=encoder, augment=Augment(flip=True, alternate=True, crop=1)
+    )
+    recipe = _with(
+        msgspec.structs.replace(digits.recipe, inputs=(field,)),
+        epochs=3,
+        optimizer="muon",
+        rest="nesterov",
+        norm_lr=1.0,
+        lr=0.1,
+        lookahead=0.95,
+        batch_size=32,
+    )
+    unbroken = train(digits, recipe, tmp_path / "unbroken")
+    assert load_file(unbroken.weights)["parts.0.encoder.layers.0.weight"].any()
+    seen: list[AnyEvent] = []
+    with pytest.raises(Cancelled):
+        train(
+            digits,
+            recipe,
+            tmp_path / "broken",
+            emit=lambda event: seen.append(event) if isinstance(event, EpochFinished) else None,
+            cancelled=lambda: len(seen) == 1,
+        )
+    torch.rand(7)
+    resumed = train(digits, recipe, tmp_path / "broken")
     assert _same_weights(unbroken.weights, resumed.weights)
     assert [epoch.validation_loss for epoch in unbroken.history] == [epoch.validation_loss for epoch in resumed.history]
 

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from yunmo.core.recipe import Optimizer, TrainSpec
+from yunmo.models.encoders.whitening import Whitening
 from yunmo.training.muon import orthogonalized
 from yunmo.training.optimizers import Optimizers
 
@@ -69,3 +70,34 @@ def test_orthogonalized_brings_singular_values_together() -> None:
         values = torch.linalg.svdvals(orthogonalized(matrix))
         assert values.max() / values.min() < 3
         assert values.max() < 1.5
+
+
+def test_the_rest_of_muon_has_rates_of_its_own() -> None:
+    network = _network()
+    spec = TrainSpec(optimizer="muon", lr=0.1, rest="nesterov", rest_lr=0.01, norm_lr=2.0, weight_decay=0.0)
+    optimizers = Optimizers(network, spec)
+    for parameter in network.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    before = {name: value.detach().clone() for name, value in network.named_parameters()}
+    optimizers.set_rate(0.05)  # half of the highest: so are the others
+    optimizers.step()
+    moved = {name: (before[name] - value.detach()).mean().item() for name, value in network.named_parameters()}
+    nesterov = 1.85
+    assert moved["6.weight"] == pytest.approx(0.005 * nesterov, rel=1e-3)
+    assert moved["6.bias"] == pytest.approx(0.005 * nesterov, rel=1e-3)
+    assert moved["4.bias"] == pytest.approx(1.0 * nesterov, rel=1e-3)
+
+
+def test_muon_trains_the_first_convolution_after_a_whitened_stem_and_no_frozen_weight() -> None:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(8, 4, 3), nn.MaxPool2d(2), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 1)]
+    network = nn.Sequential(Whitening(1, 8, kernel=3, stride=1), nn.Sequential(*layers))
+    norm = layers[2]
+    norm.weight.requires_grad_(False)
+    network[0].fit(torch.randn(20, 1, 6, 6))
+    optimizers = Optimizers(network, TrainSpec(optimizer="muon", lr=1e-6))
+    before = network[0].weight.clone()
+    _step(network, optimizers)
+    assert layers[0].weight.norm().item() == pytest.approx(2.0, rel=1e-4)
+    assert torch.equal(norm.weight, torch.ones(4))
+    assert torch.equal(network[0].weight, before)

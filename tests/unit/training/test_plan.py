@@ -66,9 +66,21 @@ def test_color_pictures_get_a_residual_network_and_mirrored_answers() -> None:
     assert isinstance(field.encoder, ResnetEncoder)
     assert field.augment is not None
     assert field.augment.flip
+    assert field.augment.alternate
     assert field.average_flips
-    assert recipe.train.threads == 4
+    assert field.encoder.stem == "whitened"
+    assert recipe.train.threads is None  # measured
     assert recipe.train.keep == "best"
+    assert recipe.train.lookahead
+
+
+def test_norms_with_a_scale_and_dense_layers_get_no_high_rate() -> None:
+    assert _plan("photo")[0].train.norm_lr is not None
+    given = {"name": "photo", "type": "image", "size": 32, "encoder": {"type": "resnet"}}
+    for recipe in (_plan(inputs=[given])[0], _plan("photo", "age")[0]):
+        assert recipe.train.optimizer == "muon"
+        assert recipe.train.norm_lr is None
+        assert recipe.train.rest == "adamw"
 
 
 def test_gray_pictures_are_never_mirrored() -> None:
@@ -119,6 +131,7 @@ def test_a_recipe_with_its_own_encoder_and_optimizer_stays_plain() -> None:
     assert recipe.combine == CombineSpec()
     train = recipe.train
     assert (train.optimizer, train.lr, train.weight_decay, train.keep, train.ema) == ("sgd", 0.01, 0.0, "best", 0.0)
+    assert train.lookahead == 0.0
     assert train.schedule is not None
     assert train.schedule.type == "constant"
     assert getattr((recipe.outputs or ())[0], "label_smoothing", None) == 0.0

@@ -16,6 +16,13 @@ class Encoder(nn.Module, ABC):
 
     features: int
 
+    def fit(self, values: Tensor) -> None:
+        """Compute what is not trained from a sample of training data, once, before the first step.
+
+        Args:
+            values: as for `forward`.
+        """
+
     @abstractmethod
     def forward(self, values: Tensor, length: Tensor | None = None) -> Tensor:
         """Encode a batch.
