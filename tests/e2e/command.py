@@ -109,9 +109,7 @@ class Home:
 
     def registered(self) -> tuple[list[str], list[str]]:
         """Return the model versions and the dataset versions of the workspace."""
-        models = [f"{each['model']}:{each['version']}" for each in self.ok("models", "ls", "--json").json]
-        datasets = [f"{each['name']}:{each['version']}" for each in self.ok("data", "ls", "--json").json]
-        return models, datasets
+        return _references(self.ok("models", "ls", "--json").json, self.ok("data", "ls", "--json").json)
 
     @property
     def key(self) -> str:
@@ -221,11 +219,22 @@ class Service:
         self.process.signal(signal.SIGTERM)
         return self.process.end().status
 
+    def registered(self) -> tuple[list[str], list[str]]:
+        """Return the model versions and the dataset versions of the workspace, asked over HTTP (which is faster)."""
+        return _references(self.curl("/api/v1/models"), self.curl("/api/v1/datasets"))
+
     def curl(self, path: str, *options: str) -> Any:
         """Call it with curl, and return the JSON that it answers."""
         command = ["curl", "-sS", "--max-time", "60", "-H", f"authorization: Bearer {self.home.key}", *options]
         done = subprocess.run([*command, self.url + path], capture_output=True, text=True, check=True)
         return json.loads(done.stdout)
+
+
+def _references(models: list[dict[str, Any]], datasets: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
+    return (
+        [f"{each['model']}:{each['version']}" for each in models],
+        [f"{each['name']}:{each['version']}" for each in datasets],
+    )
 
 
 def _command(arguments: tuple[object, ...]) -> list[str]:
