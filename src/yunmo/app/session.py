@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import re
+import secrets
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -58,7 +59,7 @@ def open_session(home: Path, environment: Mapping[str, str] = os.environ) -> Ite
         if isinstance(place, str):
             yield stack.enter_context(_client_at(place, workspace))
             return
-        socket = stack.enter_context(private_socket(workspace.home / "run" / "session" / "api.sock"))
+        socket = stack.enter_context(private_socket(_new_socket(workspace)))
         stack.enter_context(_in_process(workspace, socket))
         place.announce(f"{_UNIX}{socket}")
         # While this ends, others wait for the workspace instead of asking at a place that no longer answers.
@@ -81,6 +82,17 @@ def _address_or_lock(workspace: Workspace, stack: contextlib.ExitStack) -> str |
             if time.monotonic() > end:
                 raise
         time.sleep(_POLL_SECONDS)
+
+
+def _new_socket(workspace: Workspace) -> Path:
+    """Return a path that no session has used before, and remove what killed ones left.
+
+    A server that takes its time to end removes its path once more when it has: that must not be the next one's.
+    """
+    folder = workspace.home / "run" / "session"
+    for left_over in folder.glob("*.sock"):
+        left_over.unlink(missing_ok=True)
+    return folder / f"{secrets.token_hex(4)}.sock"
 
 
 def _client_at(address: str, workspace: Workspace) -> Client:

@@ -108,7 +108,7 @@ def test_a_setting_that_leads_nowhere_is_refused(assignment: str) -> None:
 
 def test_inspecting_the_specifications_survives_garbage_collection() -> None:
     # msgspec 0.22 crashes the interpreter on fixed-length tuples in unions; this keeps them out of the specifications.
-    for _ in range(20):
+    for _ in range(3):
         msgspec.inspect.type_info(Recipe)
         gc.collect()
         recipe_from({"data": {"train": "x"}, "inputs": [{"name": "a", "type": "image", "size": [3, 4]}]})

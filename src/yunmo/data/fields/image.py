@@ -70,7 +70,7 @@ class ImageField(Field):
         if not measured:
             raise DataError(
                 "no picture could be read",
-                where=f"field {self.name}, {where(0)}",
+                where=f"{where(0)}, field {self.name}",
                 remedy="Give JPEG, PNG, WebP, BMP or GIF pictures",
             )
         spec, decisions = self.spec, []
