@@ -79,7 +79,8 @@ def services() -> Iterator[list[subprocess.Popen[str]]]:
     yield started
     for service in started:
         service.terminate()
-        assert service.wait(60) == 0
+        service.communicate(timeout=60)
+        assert service.returncode == 0
 
 
 def start(folder: Path, environment: dict[str, str], services: list[subprocess.Popen[str]]) -> tuple[str, str]:

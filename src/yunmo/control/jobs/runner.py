@@ -14,11 +14,15 @@ from sqlalchemy import func, select
 from yunmo.control.context import Context
 from yunmo.control.jobs.serializer import JsonSerializer
 from yunmo.control.jobs.workflow import STEPS, Execution, Outcome
+from yunmo.core.errors import YunmoError
+from yunmo.core.events import RunQueued
 from yunmo.core.recipe import SCHEMA_VERSION
 from yunmo.store.database import database_space
 from yunmo.store.tables import RunRow
 
 _POLL_SECONDS = 0.1
+_PAUSE_SECONDS = 5.0
+"""Between two tries of what failed, such as writing to a disk that is full."""
 _PENDING = ("PENDING", "ENQUEUED")
 
 _logger = logging.getLogger("yunmo.runner")
@@ -40,6 +44,7 @@ class Runner:
         self._stop = threading.Event()
         self._changed = threading.Condition()
         self._active: dict[str, Execution | None] = {}
+        self._broken: dict[str, int] = {}
         self._dispatcher = threading.Thread(target=self._dispatch, name="yunmo-dispatcher", daemon=True)
 
     def start(self) -> None:
@@ -86,12 +91,32 @@ class Runner:
         DBOS.destroy(destroy_registry=True)
 
     def _dispatch(self) -> None:
-        while not self._stop.wait(_POLL_SECONDS):
+        pause = _POLL_SECONDS
+        while not self._stop.wait(pause):
+            pause = _POLL_SECONDS
             try:
+                self._queue_broken()
                 self._take_up()
-            except Exception:
+            except Exception as error:
                 # A runner that no longer looks would leave every later run waiting without a word.
-                _logger.exception("looking for queued runs failed")
+                known = isinstance(error, YunmoError)
+                _logger.error("looking for queued runs failed: %s", error, exc_info=not known)
+                pause = _PAUSE_SECONDS
+
+    def _queue_broken(self) -> None:
+        """Queue anew the runs whose workflow broke off because its state could not be written."""
+        with self._changed:
+            broken = dict(self._broken)
+        for run_id, attempt in broken.items():
+            with self._context.database.write() as session:
+                row = session.get_one(RunRow, run_id)
+                if row.status in ("queued", "running") and row.attempt == attempt:
+                    row.status = "queued"
+                    # A workflow's id has the attempt in it, and this attempt's is used up.
+                    row.attempt += 1
+                    self._context.events.emit(row.project_id, run_id, RunQueued(name=row.name))
+            with self._changed:
+                self._broken.pop(run_id, None)
 
     def _take_up(self) -> None:
         with self._context.database.read() as session:
@@ -105,8 +130,14 @@ class Runner:
                 if run_id in self._active:
                     continue
                 self._active[run_id] = None
-            with SetWorkflowID(f"{run_id}.{attempt}"):
-                DBOS.start_workflow(self._workflow, run_id, attempt)
+            try:
+                with SetWorkflowID(f"{run_id}.{attempt}"):
+                    DBOS.start_workflow(self._workflow, run_id, attempt)
+            except Exception:
+                with self._changed:
+                    self._active.pop(run_id, None)
+                    self._broken[run_id] = attempt
+                raise
 
     def _adopt_strays(self) -> None:
         """Queue anew what is marked as running though DBOS knows of no unfinished workflow for it."""
@@ -156,6 +187,11 @@ class Runner:
             with self._changed:
                 self._active[run_id] = execution
             yield
+        except Exception:
+            _logger.exception("the workflow of run %s broke off", run_id)
+            with self._changed:
+                self._broken[run_id] = attempt
+            raise
         finally:
             if execution is not None:
                 execution.close()

@@ -266,10 +266,15 @@ class Execution:
             return {"model": model.name, "version": version.version, "summary": summary}
 
     def _check(self) -> None:
-        if self._stopping():
+        # An attempt that broke off may come back when the runner starts again, beside the one that followed it.
+        if self._stopping() or self._outdated():
             raise Interrupted
         if self._cancel_requested():
             raise Cancelled("someone stopped the run")
+
+    def _outdated(self) -> bool:
+        with self._context.database.read() as session:
+            return session.scalar(select(RunRow.attempt).where(RunRow.id == self._run_id)) != self._attempt
 
     def _to_stop(self) -> bool:
         return self._stopping() or self._cancel_requested()

@@ -71,7 +71,8 @@ class Runs:
             session.add(row)
             session.flush()
             run = resource(session, row)
-        self._context.events.emit(project_id, run.id, RunQueued(name=name))
+            # Within the transaction: without its first event there is no run.
+            self._context.events.emit(project_id, run.id, RunQueued(name=name))
         return run
 
     def list(self, project_id: str, *, limit: int = 1000) -> list[Run]:
@@ -131,8 +132,8 @@ class Runs:
                 row.updated_at = time.time()
             row.cancel_requested = False
             run = resource(session, row)
-        if stopped:
-            self._context.events.emit(project_id, run_id, RunQueued(name=run.name))
+            if stopped:
+                self._context.events.emit(project_id, run_id, RunQueued(name=run.name))
         return run
 
     def report(self, project_id: str, run_id: str) -> dict[str, Any]:
