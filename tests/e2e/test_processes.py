@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.e2e.command import CHILD, CONTROL, RUNNER, WORKER, Home
+from tests.fixtures.bundles import make_bundle
 from tests.fixtures.data import digits_npz
+
+from yunmo.bundle.archive import export
 
 
 def mapped(pid: int) -> str:
@@ -15,7 +18,10 @@ def mapped(pid: int) -> str:
 def test_only_the_child_of_a_run_has_torch_mapped(home: Home, tmp_path: Path) -> None:
     data = digits_npz(tmp_path / "digits.npz", 300)
     with home.up() as service:
-        home.ok("train", data, "--target", "label", "--name", "served", "--set", "train.epochs=1")
+        home.ok("models", "ls")  # the workspace has its keys from here on
+        make_bundle(tmp_path / "served", name="served", private_key=home.path / "signing.key")
+        export(tmp_path / "served", tmp_path / "served.zip")
+        home.ok("models", "import", tmp_path / "served.zip")
         home.ok("deploy", "served:1")
         with home.started("train", data, "--target", "label", "--set", "train.epochs=30", "--json") as train:
             train.until_epoch(1)
