@@ -1,1 +1,1 @@
-"""TODO docstring by the owner."""
+"""The bundle's format: manifest, reading, writing, signing, verifying. No torch."""

@@ -1,1 +1,1 @@
-"""TODO docstring by the owner."""
+"""A bundle opened for prediction with ONNX Runtime. No torch."""

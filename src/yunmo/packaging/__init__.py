@@ -1,1 +1,1 @@
-"""TODO docstring by the owner."""
+"""From a trained network to a bundle: export, parity, golden examples, card."""

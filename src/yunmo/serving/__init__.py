@@ -1,1 +1,1 @@
-"""TODO docstring by the owner."""
+"""Gate and data plane, and the faces that translate protocols. Never imports control."""

@@ -1,1 +1,1 @@
-"""TODO docstring by the owner."""
+"""The native REST face of predictions."""
