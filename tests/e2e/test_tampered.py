@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from tests.e2e.command import Home, Service
-from tests.fixtures.bundles import make_bundle
+from tests.fixtures.bundles import make_bundle, writable
 
 from yunmo.bundle.archive import export
 from yunmo.bundle.sign import sign
@@ -121,7 +121,7 @@ def test_a_bundle_that_was_touched_is_not_deployed_and_the_old_one_answers(
     seed = sum(tamper.__name__.encode())
     make_bundle(folder, name="guarded", private_key=home.path / "signing.key", always="dog", seed=seed)
     bad, served = imported(home, folder)
-    touched = tamper(served)
+    touched = tamper(writable(served))
     assert touched in home.refused("models", "verify", bad)
     assert touched in home.refused("deploy", bad)
     assert answer(live) == ("cat", good)

@@ -6,21 +6,27 @@ import contextlib
 import os
 import shutil
 import stat
+import struct
 import tempfile
 import zipfile
 import zlib
 from pathlib import Path
 
-from yunmo.bundle.files import CONTENT, MANIFEST, SIGNATURE
+from yunmo.bundle.files import CONTENT, MANIFEST, OPTIONAL_CONTENT, SIGNATURE
 from yunmo.core.errors import BundleError, Conflict, UnsafeArchive
 from yunmo.core.files import open_atomic, storage_errors
 
 MAX_SIZE = 8 * 2**30
 """Bytes of all files together that are unpacked at most, unless told."""
 
-_NAMES = frozenset((*CONTENT, MANIFEST, SIGNATURE))
+_NAMES = frozenset((*CONTENT, *OPTIONAL_CONTENT, MANIFEST, SIGNATURE))
+_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_LONGEST = 200
 _TIME = (1980, 1, 1, 0, 0, 0)
 _PIECE = 2**20
+_READ_ONLY = 0o444
+_FOLDER = 0o755
+"""Not read-only like the files: their owner could not remove a workspace any more."""
 
 
 def export(folder: Path, file: Path) -> None:
@@ -42,10 +48,16 @@ def export(folder: Path, file: Path) -> None:
 def unpack(file: Path, folder: Path, *, max_size: int = MAX_SIZE) -> None:
     """Take an exported bundle apart into a new folder. What is in it is not trusted: `verify` it afterwards.
 
+    Its files are made read-only, because weights are mapped by the processes that run them, which see a
+    later change of the file. That keeps accidents away (a tool that writes into it, a copy over it). It does not keep
+    away root, nor whoever runs as the owner and gives themselves the right again: who can do that can also change a
+    process's memory. The file that they cut short ends the processes that have it mapped (SIGBUS); one that they put
+    in its place is not seen by those, and refused at the next load.
+
     Raises:
         BundleError: no zip, or damaged.
-        UnsafeArchive: an entry that is no plain file of a bundle, twice the same, encrypted, or more than ``max_size``
-            bytes in all.
+        UnsafeArchive: an entry that is no plain file of a bundle, twice the same, encrypted, oddly compressed, or more
+            than ``max_size`` bytes in all.
         Conflict: the folder is there already.
         StorageFull: the disk is full; nothing is left.
     """
@@ -55,10 +67,34 @@ def unpack(file: Path, folder: Path, *, max_size: int = MAX_SIZE) -> None:
         partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
         try:
             _extract(file, partial, max_size)
-            partial.chmod(0o755)
+            for path in partial.iterdir():
+                path.chmod(_READ_ONLY)
+            partial.chmod(_FOLDER)
             partial.rename(folder)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
+            raise
+
+
+def place(folder: Path, target: Path) -> None:
+    """Move a bundle to where it is served from, unless it is there already, and make it read-only (see `unpack`).
+
+    Args:
+        folder: on the same file system.
+        target: named by the bundle's digest, so that what is there is the same.
+
+    Raises:
+        OSError: it cannot be moved.
+    """
+    if target.exists():
+        return
+    for path in folder.iterdir():
+        path.chmod(_READ_ONLY)
+    folder.chmod(_FOLDER)
+    try:
+        folder.rename(target)
+    except OSError:
+        if not target.exists():  # else another process was faster
             raise
 
 
@@ -80,16 +116,17 @@ def _extract(file: Path, folder: Path, max_size: int) -> None:
             left = max_size
             for entry in entries:
                 left = _extract_one(archive, entry, folder, left)
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError, EOFError, ValueError) as error:
+        # The message of a damaged name has the name, which may be anything of the file.
         raise BundleError(
-            f"not an exported bundle, or damaged: {error}", where=str(file), remedy="Export it again"
+            f"not an exported bundle, or damaged: {str(error)[:_LONGEST]}", where=file.name, remedy="Export it again"
         ) from None
 
 
 def _check_entries(entries: list[zipfile.ZipInfo], file: Path, max_size: int) -> None:
     seen: set[str] = set()
     for entry in entries:
-        where = f"{file.name}, {entry.filename}"
+        where = f"{file.name}, {entry.filename[:_LONGEST]}"
         kind = stat.S_IFMT(entry.external_attr >> 16)
         if entry.filename not in _NAMES or kind not in (0, stat.S_IFREG):
             raise UnsafeArchive("no file of a bundle", where=where)
@@ -97,6 +134,10 @@ def _check_entries(entries: list[zipfile.ZipInfo], file: Path, max_size: int) ->
             raise UnsafeArchive("twice in the archive", where=where)
         if entry.flag_bits & 0x1:
             raise UnsafeArchive("encrypted", where=where)
+        if entry.compress_type not in _COMPRESSIONS:
+            raise UnsafeArchive("compressed otherwise than by deflate", where=where)
+        if entry.header_offset < 0:
+            raise zipfile.BadZipFile("an entry that begins before the archive")
         seen.add(entry.filename)
     if sum(entry.file_size for entry in entries) > max_size:
         raise UnsafeArchive(f"holds more than {max_size} bytes", where=file.name)

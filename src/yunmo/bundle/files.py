@@ -8,6 +8,7 @@ from pathlib import Path
 MANIFEST = "manifest.json"
 SIGNATURE = "signature.json"
 GRAPH = "graph.onnx"
+GRAPH_WEIGHTS = "graph.bin"
 WEIGHTS = "weights.safetensors"
 STATISTICS = "statistics.json"
 RECIPE = "recipe.yaml"
@@ -18,6 +19,12 @@ CARD = "README.md"
 
 CONTENT = (GRAPH, WEIGHTS, STATISTICS, RECIPE, GOLDEN, REPORT, REPORT_PAGE, CARD)
 """Every file that the manifest lists; the manifest and the signature over all of them come on top."""
+
+IMPORTED_CONTENT = (GRAPH, STATISTICS, GOLDEN, REPORT, REPORT_PAGE, CARD)
+"""The same for a model that was imported as an ONNX file."""
+
+OPTIONAL_CONTENT = (GRAPH_WEIGHTS,)
+"""Beside those: the weights of a graph that is too large to hold them itself."""
 
 
 def file_digest(path: Path) -> str:

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Container
+from typing import Any, Literal
 
 import msgspec
 
 from yunmo import __version__
-from yunmo.bundle.files import MANIFEST
+from yunmo.bundle.files import GRAPH_WEIGHTS, MANIFEST
 from yunmo.core.errors import BundleError
-from yunmo.core.fields import InputField, OutputField
+from yunmo.core.fields import ModelInput, ModelOutput
 from yunmo.core.schema import Spec
 
-FORMAT_VERSION = 1
-"""Version of the bundle's format. A bundle with a higher one comes from a newer Yunmo."""
+FORMAT_VERSION = 3
+"""Version of the bundle's format. A bundle with a higher one comes from a newer Yunmo.
+
+1: trained models. 2: ``origin``, and the tensor fields of imported ones. 3: a large graph's weights in a file of their
+own. A bundle says the lowest one that has all it needs (`format_version_of`).
+"""
+_WITHOUT_WEIGHTS = 2
+
+Origin = Literal["trained", "imported"]
 
 
 class Tensor(Spec, frozen=True):
@@ -21,7 +29,7 @@ class Tensor(Spec, frozen=True):
 
     name: str
     dtype: str
-    """Name of the numpy type: ``uint8``, ``int64``, ``float32``."""
+    """Name of the numpy type (``uint8``, ``int64``, ``float32``, …), or ``string``."""
     shape: tuple[int | None, ...]
     """Shape without the batch; None: any length."""
 
@@ -46,13 +54,20 @@ class Manifest(Spec, frozen=True):
     format_version: int
     yunmo_version: str
     name: str
-    inputs: tuple[InputField, ...]
-    outputs: tuple[OutputField, ...]
+    inputs: tuple[ModelInput, ...]
+    outputs: tuple[ModelOutput, ...]
     tensors: Tensors
     encode_versions: dict[str, int]
     """By field: the version of the code that turns raw values into tensors."""
     files: dict[str, FileEntry]
     """Every file of the bundle but the manifest and the signature."""
+    origin: Origin = "trained"
+    """Made by a run, or of an ONNX file from elsewhere: that has no recipe and no weights beside its graph."""
+
+
+def format_version_of(files: Container[str]) -> int:
+    """Return the format version of a bundle of these files."""
+    return FORMAT_VERSION if GRAPH_WEIGHTS in files else _WITHOUT_WEIGHTS
 
 
 def encode_manifest(manifest: Manifest) -> bytes:

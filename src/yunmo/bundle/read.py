@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from yunmo.bundle.files import GOLDEN, RECIPE, REPORT, STATISTICS, bundle_digest
+from yunmo.bundle.files import GOLDEN, GRAPH, GRAPH_WEIGHTS, RECIPE, REPORT, STATISTICS, bundle_digest, file_digest
 from yunmo.bundle.manifest import Manifest, not_readable
 from yunmo.bundle.verify import verify
 from yunmo.core.errors import IntegrityError, RecipeError
@@ -20,12 +20,12 @@ from yunmo.core.schema import Spec
 
 
 class Golden(Spec, frozen=True):
-    """A few raw rows and what the trained network answers to them."""
+    """A few raw rows and what the model answers to them."""
 
     rows: tuple[dict[str, Any], ...]
     """Raw inputs by field, as a request holds them."""
     answers: dict[str, list[Any]]
-    """By output, for each row: probabilities in the order of the categories, or a number."""
+    """By output, for each row: probabilities in the order of the categories, a number, or a tensor."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ class Bundle:
     folder: Path
     manifest: Manifest
     digest: str
-    recipe: Recipe
+    recipe: Recipe | None
+    """None of a model that was imported as an ONNX file."""
     statistics: dict[str, FieldStatistics]
     golden: Golden
 
@@ -53,6 +54,26 @@ class Bundle:
         """
         return _read(self.folder, self.manifest, name)
 
+    @property
+    def mapped(self) -> Path | None:
+        """The folder whose `GRAPH_WEIGHTS` the graph's weights are; None: they are in the graph.
+
+        ONNX Runtime maps that file, so that all processes that run the model share one copy. So its bytes are the
+        signed ones when the bundle is verified, and it is up to the file's permissions that they stay so
+        (`yunmo.bundle.archive.unpack` says what those do and what remains).
+        """
+        return self.folder.resolve() if GRAPH_WEIGHTS in self.manifest.files else None
+
+    def read_graph(self) -> bytes:
+        """Return the graph to load it once more, after its weights were held against the manifest once more.
+
+        Raises:
+            IntegrityError: one of both changed.
+        """
+        if self.mapped and file_digest(self.folder / GRAPH_WEIGHTS) != self.manifest.files[GRAPH_WEIGHTS].sha256:
+            raise IntegrityError("changed after it was verified", where=GRAPH_WEIGHTS)
+        return self.read(GRAPH)
+
 
 def open_bundle(folder: Path, public_key_pem: str) -> Bundle:
     """Verify and read a bundle.
@@ -66,7 +87,7 @@ def open_bundle(folder: Path, public_key_pem: str) -> Bundle:
         folder=folder,
         manifest=manifest,
         digest=bundle_digest(folder),
-        recipe=_recipe(folder, manifest),
+        recipe=_recipe(folder, manifest) if manifest.origin == "trained" else None,
         statistics=_decode(folder, manifest, STATISTICS, dict[str, FieldStatistics]),
         golden=_decode(folder, manifest, GOLDEN, Golden),
     )

@@ -10,7 +10,6 @@ same verdicts.
 from __future__ import annotations
 
 import base64
-import binascii
 import os
 from pathlib import Path
 from typing import Any
@@ -101,7 +100,7 @@ def _signed_hashes(signature: bytes, public_key_pem: str) -> dict[str, str]:
         if any(resource["algorithm"] != "sha256" for resource in resources):
             raise _refused("hashes other than SHA-256", SIGNATURE)
         hashes = {str(resource["name"]): str(resource["digest"]) for resource in resources}
-    except (msgspec.DecodeError, UnicodeDecodeError, binascii.Error, KeyError, IndexError, TypeError) as error:
+    except (msgspec.DecodeError, ValueError, KeyError, IndexError, TypeError) as error:
         raise _refused(f"not a signature ({type(error).__name__})", SIGNATURE) from None
     if len(hashes) != len(resources):
         raise _refused("names a file twice", SIGNATURE)
@@ -121,7 +120,7 @@ def _verified_payload(document: Any, public_key_pem: str) -> bytes:
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise BundleError("the trusted key is no PEM of a P-256 public key")
     if document["mediaType"] != _MEDIA_TYPE:
-        raise _refused(f"another form of signature ({document['mediaType']})", SIGNATURE)
+        raise _refused(f"another form of signature ({str(document['mediaType'])[:80]})", SIGNATURE)
     envelope = document["dsseEnvelope"]
     if envelope["payloadType"] != _PAYLOAD_TYPE or len(envelope["signatures"]) != 1:
         raise _refused("another form of signature", SIGNATURE)

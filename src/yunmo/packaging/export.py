@@ -124,11 +124,13 @@ def _cause(error: BaseException) -> str:
 def _strip(model: onnx.ModelProto) -> None:
     """Remove what the exporter notes of the training machine (paths and source lines) from every part."""
     graph = model.graph
-    for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+    parts: list[Any] = [model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer]
+    for part in parts:
         del part.metadata_props[:]
         part.doc_string = ""
     for function in model.functions:
-        for piece in (function, *function.node, *function.value_info):
+        pieces: list[Any] = [function, *function.node, *function.value_info]
+        for piece in pieces:
             del piece.metadata_props[:]
             piece.doc_string = ""
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from yunmo.bundle.files import CARD, GOLDEN, GRAPH, REPORT, REPORT_PAGE, SIGNATURE, WEIGHTS
+from yunmo.bundle.files import CARD, GOLDEN, REPORT, REPORT_PAGE, SIGNATURE, WEIGHTS
 from yunmo.bundle.manifest import Tensor, Tensors
 from yunmo.bundle.read import Golden
 from yunmo.bundle.sign import new_key_pair, sign
@@ -27,6 +27,7 @@ from yunmo.models.answers import load_network
 from yunmo.packaging.card import render_card
 from yunmo.packaging.export import export_graph
 from yunmo.packaging.parity import Reference, check_graph, check_serving
+from yunmo.packaging.weights import write_graph
 
 
 class Data(Protocol):
@@ -81,7 +82,7 @@ def pack(
     with storage_errors(out), tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
         folder = Path(scratch) / out.name
         folder.mkdir()
-        write_atomic(folder / GRAPH, graph)
+        write_graph(folder, graph)
         write_atomic(folder / WEIGHTS, weights.read_bytes())
         write_atomic(folder / GOLDEN, msgspec.json.encode(golden))
         write_atomic(folder / REPORT, msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")

@@ -74,6 +74,27 @@ def test_a_duplicate_is_refused(tmp_path: Path) -> None:
     assert "twice" in refused(tmp_path, (GRAPH, b"x", FILE), (GRAPH, b"y", FILE)).message
 
 
+@pytest.mark.parametrize("kind", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_other_compressions_are_refused(tmp_path: Path, kind: int) -> None:
+    file = tmp_path / "bad.zip"
+    with zipfile.ZipFile(file, "w", kind) as archive:
+        archive.writestr(GRAPH, b"x")
+    with pytest.raises(UnsafeArchive, match="deflate"):
+        unpack(file, tmp_path / "out")
+
+
+def test_an_entry_before_the_archive_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "bad.zip"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(GRAPH, b"x")
+    whole = file.read_bytes()
+    place = whole.rindex(b"PK\x05\x06") + 16  # where the directory begins, as the end of the archive has it
+    file.write_bytes(whole[:place] + struct.pack("<I", 2**31) + whole[place + 4 :])
+    with pytest.raises(BundleError) as caught:
+        unpack(file, tmp_path / "out")
+    assert str(tmp_path) not in str(caught.value)
+
+
 def test_a_bomb_is_refused(tmp_path: Path) -> None:
     assert "more than" in refused(tmp_path, (GRAPH, bytes(2**21), FILE)).message
 

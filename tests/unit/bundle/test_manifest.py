@@ -26,6 +26,12 @@ def test_a_manifest_comes_back_equal() -> None:
     assert decode_manifest(encode_manifest(MANIFEST)) == MANIFEST
 
 
+def test_one_of_format_1_is_that_of_a_trained_model() -> None:
+    document = msgspec.json.decode(encode_manifest(MANIFEST)) | {"format_version": 1}
+    del document["origin"]
+    assert decode_manifest(msgspec.json.encode(document)).origin == "trained"
+
+
 def test_the_order_of_a_mapping_changes_no_byte() -> None:
     other = msgspec.structs.replace(MANIFEST, encode_versions={"image": 1, "label": 1})
     assert encode_manifest(other) == encode_manifest(MANIFEST)

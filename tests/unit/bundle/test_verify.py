@@ -12,6 +12,7 @@ import pytest
 from model_signing import verifying
 
 from yunmo.bundle.files import CONTENT, GRAPH, MANIFEST, SIGNATURE
+from yunmo.bundle.manifest import FORMAT_VERSION
 from yunmo.bundle.sign import new_key_pair, sign
 from yunmo.bundle.verify import verify
 from yunmo.core.errors import BundleError, IntegrityError
@@ -144,7 +145,7 @@ def test_a_huge_signature_is_not_read(signed: Path, keys: Keys) -> None:
 
 def test_a_bundle_from_a_newer_yunmo_asks_for_an_upgrade(sealed: Path, keys: Keys) -> None:
     manifest = json.loads((sealed / MANIFEST).read_text())
-    manifest |= {"format_version": 2, "yunmo_version": "9.1", "something": "new"}
+    manifest |= {"format_version": FORMAT_VERSION + 1, "yunmo_version": "9.1", "something": "new"}
     (sealed / MANIFEST).write_text(json.dumps(manifest))
     sign(sealed, keys[0])
     with pytest.raises(BundleError, match=r"Yunmo 9\.1.*Upgrade Yunmo") as caught:
