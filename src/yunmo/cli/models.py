@@ -91,14 +91,25 @@ def export(
 
 @app.command("import")
 def import_(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A bundle's file, made by `yunmo models export`.")],
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="A bundle's file, made by `yunmo models export`; or an ONNX file."),
+    ],
+    name: Annotated[str | None, typer.Option(help="ONNX: the model's name; by default the file's.")] = None,
+    fields: Annotated[
+        Path | None,
+        typer.Option(metavar="FIELDS.yaml", help="ONNX: how its tensors are fields; see docs/import-onnx.md."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Take in a bundle as the next version of its model; its signature must be one this workspace trusts."""
+    """Take in a bundle, or make one of an ONNX file: the next version of its model.
+
+    A bundle's signature must be one this workspace trusts. An ONNX file is checked, tried and signed.
+    """
     from yunmo.cli.progress import transfer
 
     with connect() as client, transfer(as_json) as progress:
-        found = client.import_bundle(file, progress=progress)
+        found = client.import_model(file, name=name, fields=fields, progress=progress)
     if as_json:
         emit(found)
     else:

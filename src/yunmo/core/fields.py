@@ -153,6 +153,7 @@ class VectorField(Spec, frozen=True, tag_field="type", tag="vector"):
 
 
 InputField = ImageField | NumberField | CategoryField | DateField | SequenceField | VectorField
+"""What a recipe may have as an input."""
 
 
 class CategoryOutput(Spec, frozen=True, tag_field="type", tag="category"):
@@ -184,6 +185,50 @@ class NumberOutput(Spec, frozen=True, tag_field="type", tag="number"):
 
 
 OutputField = CategoryOutput | NumberOutput
+"""What a recipe may have as an output."""
+
+Datatype = Literal[
+    "bool",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+    "float16",
+    "float32",
+    "float64",
+    "string",
+]
+_DATATYPE = "type of the elements"
+_SHAPE = "size of each axis but the batch; null: any size"
+Axis = Annotated[int, Meta(ge=0)]
+
+
+class TensorField(Spec, frozen=True, tag_field="type", tag="tensor"):
+    """A tensor as it is: an input of an imported ONNX file. Nothing is learned of it, so no recipe has one."""
+
+    name: Name
+    datatype: Annotated[Datatype, Meta(description=_DATATYPE)] = "float32"
+    shape: Annotated[tuple[Axis | None, ...], Meta(description=_SHAPE)] = ()
+    column: Annotated[str | None, Meta(description=_COLUMN)] = None
+
+
+class TensorOutput(Spec, frozen=True, tag_field="type", tag="tensor"):
+    """A tensor as the graph of an imported ONNX file answers it. No recipe has one."""
+
+    name: Name
+    datatype: Annotated[Datatype, Meta(description=_DATATYPE)] = "float32"
+    shape: Annotated[tuple[Axis | None, ...], Meta(description=_SHAPE)] = ()
+    column: Annotated[str | None, Meta(description=_COLUMN)] = None
+
+
+ModelInput = InputField | TensorField
+"""What a bundle may have as an input."""
+ModelOutput = OutputField | TensorOutput
+"""What a bundle may have as an output."""
 
 
 class FieldStatistics(Spec, frozen=True):

@@ -219,9 +219,22 @@ def recipe_from(data: object, *, where: str = "recipe") -> Recipe:
             where=where,
             remedy="Upgrade Yunmo",
         )
+    _refuse_tensors(data, where)
     recipe = convert(_with_layer_tags(data), Recipe, what=where, error=RecipeError)
     check_recipe(recipe, where=where)
     return recipe
+
+
+def _refuse_tensors(data: dict[str, Any], where: str) -> None:
+    for part in ("inputs", "outputs"):
+        fields = data.get(part)
+        for index, field in enumerate(fields if isinstance(fields, list) else []):
+            if isinstance(field, dict) and field.get("type") == "tensor":
+                raise RecipeError(
+                    "fields of type 'tensor' are those of imported ONNX files; nothing is learned of them",
+                    where=f"{where}, {part}[{index}]",
+                    remedy="For training, use 'vector' (a list of numbers), 'sequence' (steps of numbers) or 'image'",
+                )
 
 
 def dump_recipe(recipe: Recipe) -> str:

@@ -6,15 +6,19 @@ as in training), the graph runs in ONNX Runtime, and the answers get their names
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import itertools
+import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from yunmo.bundle.files import GOLDEN, GRAPH
-from yunmo.bundle.read import Bundle, open_bundle
+from yunmo.bundle.files import GOLDEN, GRAPH, STATISTICS
+from yunmo.bundle.read import Bundle, Golden, open_bundle
 from yunmo.core.errors import BodyTooLarge, BundleError, InvalidInput, ModelFailed
 from yunmo.core.fields import (
     CategoryField,
@@ -22,48 +26,86 @@ from yunmo.core.fields import (
     DateField,
     FieldStatistics,
     ImageField,
-    InputField,
+    ModelInput,
     NumberField,
+    TensorOutput,
 )
 from yunmo.data.fields.base import Field
+from yunmo.data.fields.number import NumberBlock
+from yunmo.data.fields.number import NumberField as NumberFieldType
 from yunmo.data.fields.pixels import MAX_PIXELS
 from yunmo.data.fields.registry import open_field
-from yunmo.inference.compare import TOLERANCE, difference
+from yunmo.data.fields.tensor import plain_tensor
+from yunmo.inference.compare import TOLERANCE, difference, tensor_difference
+from yunmo.inference.isolated import IsolatedSession, Kill
 from yunmo.inference.schema import input_schema, output_schema
-from yunmo.inference.session import Arrays, Session
+from yunmo.inference.session import Arrays, Graph, Session, Stop
 
 CHUNK = 16
 """Rows in one run of the graph; more at once are no faster on a CPU and take more memory."""
 
+_BATCHES = (1, 2, 4, 8, 16)
+"""Sizes of a batch that are tried when a model is loaded."""
+_BATCH_SECONDS = 60e-6
+"""What a batch costs beside its run; measured: joining, handing over and taking apart."""
+_MEASURE_SECONDS = 0.25
+"""No further size is tried once measuring took so long."""
+_TRIES = 5
+_ABOUT = 1.05
+
 _NULLABLE = (NumberField, CategoryField, DateField)
 _MANY_NAMES = 8
+_LOOP = b'"\x04Loop'
+"""How a node that is a loop begins its type in an ONNX file: field 4, four bytes, the name."""
 
 
 class Predictor:
     """A verified, loaded and tried bundle. Make it with `Predictor.open`; threads may share it."""
 
-    def __init__(self, bundle: Bundle, fields: Mapping[str, Field], session: Session) -> None:
+    def __init__(self, bundle: Bundle, fields: Mapping[str, Field], session: Graph) -> None:
         # Not the bundle itself: golden pictures need not stay in memory.
         self.manifest = bundle.manifest
         """What the bundle says of itself."""
         self.digest = bundle.digest
         """The bundle's digest, ``sha256:…``."""
-        self._fields = dict(fields)
-        self._names = self._fields.keys()
+        self.fields = dict(fields)
+        """The fields of a row, by name."""
+        self._names = self.fields.keys()
+        self._numbers = [field for field in self.fields.values() if isinstance(field, NumberFieldType)]
+        self._block = NumberBlock(self._numbers)
         self._session = session
-        self._categories: dict[str, list[str] | None] = {
+        self.isolated = not isinstance(session, Session)
+        """Whether the graph runs in a process of its own."""
+        self.inline = not self.isolated
+        """Whether its runs are as long as the shapes of their inputs say; else one of them may never end."""
+        self.categories: dict[str, list[str] | None] = {
             output.name: list(output.categories or ()) if isinstance(output, CategoryOutput) else None
             for output in bundle.manifest.outputs
         }
-        self.input_schema = input_schema(self._fields)
+        """By output: the names of its categories in order, None where it is no category."""
+        self._plain = frozenset(output.name for output in bundle.manifest.outputs if isinstance(output, TensorOutput))
+        self.run_seconds = 0.0
+        """Seconds that a run of one row takes, measured with a golden example."""
+        self.batch_rows = 1
+        """Rows beyond which a larger batch takes no less time a row, measured likewise."""
+        self.input_schema = input_schema(self.fields)
         """JSON Schema of one row."""
         self.output_schema = output_schema(
-            bundle.manifest.outputs, {name: names for name, names in self._categories.items() if names is not None}
+            bundle.manifest.outputs, {name: names for name, names in self.categories.items() if names is not None}
         )
         """JSON Schema of one prediction."""
 
     @classmethod
-    def open(cls, folder: Path, *, public_key_pem: str, threads: int = 1, max_pixels: int = MAX_PIXELS) -> Predictor:
+    def open(
+        cls,
+        folder: Path,
+        *,
+        public_key_pem: str,
+        threads: int = 1,
+        max_pixels: int = MAX_PIXELS,
+        isolated: bool = False,
+        timeout: float | None = None,
+    ) -> Predictor:
         """Verify a bundle, load it, and run its golden examples (which warms it up).
 
         Args:
@@ -71,6 +113,8 @@ class Predictor:
             public_key_pem: the key that must have signed it.
             threads: how many one call may use.
             max_pixels: most pixels of a picture that is decoded.
+            isolated: run the graph in a process of its own; `close` ends it.
+            timeout: seconds after which loading it and running its golden examples is given up; None: never.
 
         Raises:
             IntegrityError: not signed with that key, or a file was changed, removed or added.
@@ -78,12 +122,37 @@ class Predictor:
         """
         bundle = open_bundle(folder, public_key_pem)
         fields = _open_fields(bundle, max_pixels)
-        predictor = cls(bundle, fields, Session(bundle.read(GRAPH), bundle.manifest.tensors, threads=threads))
-        predictor._check_golden(bundle)
+        stop = Kill() if isolated else Stop()
+        with _stopped_after(timeout, stop), contextlib.ExitStack() as opened:
+            if isinstance(stop, Kill):
+                lean = dataclasses.replace(bundle, golden=Golden((), {}))
+                manifest = bundle.manifest
+                session = IsolatedSession(
+                    lean.read_graph,
+                    manifest.tensors,
+                    threads=threads,
+                    name=manifest.name,
+                    folder=bundle.mapped,
+                    stop=stop,
+                )
+                predictor = cls(bundle, fields, session)
+            else:
+                data = bundle.read(GRAPH)
+                tensors = bundle.manifest.tensors
+                predictor = cls(bundle, fields, Session(data, tensors, threads=threads, folder=bundle.mapped))
+                predictor.inline = _LOOP not in data
+                del data
+            opened.callback(predictor.close)
+            predictor._measure(predictor._check_golden(bundle, stop), stop)
+            opened.pop_all()
         return predictor
 
+    def close(self) -> None:
+        """Let go of the graph; a run in progress may end with an error."""
+        self._session.close()
+
     @property
-    def inputs(self) -> tuple[InputField, ...]:
+    def inputs(self) -> tuple[ModelInput, ...]:
         """Specifications of the fields that a row has."""
         return self.manifest.inputs
 
@@ -125,8 +194,36 @@ class Predictor:
         """
         return self._encode(rows, 0)
 
-    def run(self, tensors: Mapping[str, Any]) -> Arrays:
+    def encode_columns(self, columns: Mapping[str, Sequence[Any]], rows: int) -> Arrays:
+        """Return the graph's inputs for rows that come as columns.
+
+        Args:
+            columns: raw values by field, ``rows`` of each; arrays are read as they are.
+            rows: how many there are.
+
+        Raises:
+            InvalidInput: as `predict`, or a column of another length.
+        """
+        for name in columns:
+            if name not in self.fields:
+                raise InvalidInput(f"unknown field {str(name)[:100]!r}", remedy=f"The model has: {self._known()}")
+        for name in self.fields:
+            if name not in columns:
+                raise InvalidInput(f"missing field {name!r}", remedy="Give it")
+            if len(columns[name]) != rows:
+                raise InvalidInput(f"{len(columns[name])} rows where another field has {rows}", where=f"field {name}")
+        return self._encode_columns(columns, 0)
+
+    def new_stop(self) -> Any:
+        """Return what can end a `run` from another thread, by its method ``set``."""
+        return self._session.new_stop()
+
+    def run(self, tensors: Mapping[str, Any], stop: Any = None) -> Arrays:
         """Return the graph's outputs for encoded rows, computed in chunks of `CHUNK`.
+
+        Args:
+            tensors: as `encode` returns them.
+            stop: what `new_stop` made; ends the run when it is set.
 
         Returns:
             By output: probabilities float32 [N, categories], or numbers float32 [N].
@@ -136,9 +233,9 @@ class Predictor:
         """
         total = min((len(tensor) for tensor in tensors.values()), default=0)
         if total <= CHUNK:
-            return self._session.run(tensors)
+            return self._session.run(tensors, stop)
         parts = [
-            self._session.run({name: tensor[start : start + CHUNK] for name, tensor in tensors.items()})
+            self._session.run({name: tensor[start : start + CHUNK] for name, tensor in tensors.items()}, stop)
             for start in range(0, total, CHUNK)
         ]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -150,8 +247,11 @@ class Predictor:
             ModelFailed: an answer is NaN or infinite.
         """
         columns: list[tuple[str, list[dict[str, Any]]]] = []
-        for name, categories in self._categories.items():
+        for name, categories in self.categories.items():
             answer = answers[name]
+            if name in self._plain:
+                columns.append((name, [{"value": row} for row in plain_tensor(answer)]))
+                continue
             if not np.isfinite(answer).all():
                 raise ModelFailed(f"the model answered {name!r} with something that is no number")
             columns.append((name, _numbers(answer) if categories is None else _labels(answer, categories)))
@@ -172,9 +272,18 @@ class Predictor:
         for index, row in enumerate(rows, first):
             if row.keys() != self._names:
                 raise self._wrong_names(row, index)
+        return self._encode_columns({name: [row[name] for row in rows] for name in self._names}, first)
+
+    def _encode_columns(self, columns: Mapping[str, Sequence[Any]], first: int) -> Arrays:
         tensors: Arrays = {}
-        for name, field in self._fields.items():
-            values = [row[name] for row in rows]
+        numbers: Mapping[str, Any] = {}
+        if len(self._numbers) > 1:
+            numbers = self._block.encode([columns[field.name] for field in self._numbers]) or {}
+        for name, field in self.fields.items():
+            if name in numbers:
+                tensors[name] = numbers[name]
+                continue
+            values = columns[name]
             try:
                 tensors.update(field.encode(values))
             except (InvalidInput, BodyTooLarge) as error:
@@ -183,38 +292,89 @@ class Predictor:
 
     def _wrong_names(self, row: Mapping[str, Any], index: int) -> InvalidInput:
         for name in row:
-            if name not in self._fields:
-                known = ", ".join(itertools.islice(self._fields, _MANY_NAMES))
-                more = ", …" if len(self._fields) > _MANY_NAMES else ""
+            if name not in self.fields:
                 return InvalidInput(
-                    f"unknown field {str(name)[:100]!r}", where=f"row {index}", remedy=f"The model has: {known}{more}"
+                    f"unknown field {str(name)[:100]!r}",
+                    where=f"row {index}",
+                    remedy=f"The model has: {self._known()}",
                 )
-        missing = next(name for name in self._fields if name not in row)
-        nullable = isinstance(self._fields[missing].spec, _NULLABLE)
+        missing = next(name for name in self.fields if name not in row)
+        nullable = isinstance(self.fields[missing].spec, _NULLABLE)
         return InvalidInput(
             f"missing field {missing!r}",
             where=f"row {index}",
             remedy="Give it, or null if it is not known" if nullable else "Give it",
         )
 
-    def _check_golden(self, bundle: Bundle) -> None:
+    def _known(self) -> str:
+        more = ", …" if len(self.fields) > _MANY_NAMES else ""
+        return ", ".join(itertools.islice(self.fields, _MANY_NAMES)) + more
+
+    def _measure(self, example: Mapping[str, Any], stop: Any) -> None:
+        """Learn how long a row takes and how large a batch is worth it.
+
+        Args:
+            example: encoded rows, at least one.
+            stop: ends it when it is set.
+        """
+        each: dict[int, float] = {}
+        for rows in _BATCHES:
+            index = np.arange(rows) % min(len(tensor) for tensor in example.values())
+            batch = {name: tensor[index] for name, tensor in example.items()}
+            seconds = min(self._time(batch, stop) for _ in range(_TRIES))
+            each[rows] = (seconds + _BATCH_SECONDS) / rows
+            if rows == 1:
+                self.run_seconds = seconds
+            if _TRIES * sum(rows * one for rows, one in each.items()) > _MEASURE_SECONDS:
+                break
+        # The smallest batch that is about as good as the best: latency counts too, and measuring has its noise.
+        self.batch_rows = min(rows for rows, one in each.items() if one <= _ABOUT * min(each.values()))
+
+    def _time(self, batch: Mapping[str, Any], stop: Any) -> float:
+        began = time.perf_counter()
+        self._session.run(batch, stop)
+        return time.perf_counter() - began
+
+    def _check_golden(self, bundle: Bundle, stop: Any) -> Arrays:
+        """Run the golden examples; return them encoded."""
         golden = bundle.golden
         try:
-            answers = self.run(self.encode(golden.rows))
+            encoded = self.encode(golden.rows)
+            answers = self.run(encoded, stop)
         except (InvalidInput, BodyTooLarge, ModelFailed) as error:
             raise BundleError(f"a golden example fails: {error}", where=GOLDEN) from None
-        for name in self._categories:
-            found, expected = answers[name], np.asarray(golden.answers.get(name), dtype=np.float64)
+        for name in self.categories:
+            # As objects: texts, and whole numbers beyond what a float holds.
+            found, expected = answers[name], np.asarray(golden.answers.get(name), dtype=object)
             if found.shape != expected.shape:
                 raise BundleError(f"golden answers of {name!r} have another shape", where=GOLDEN)
-            deviation = None if self._categories[name] is not None else _deviation(bundle.statistics.get(name))
-            off = difference(found, expected, deviation)
+            if name in self._plain:
+                off = tensor_difference(found, expected)
+            else:
+                deviation = None if self.categories[name] is not None else _deviation(bundle.statistics.get(name))
+                off = difference(found, expected, deviation)
             if not (off <= TOLERANCE).all():
                 raise BundleError(
                     f"{name!r} of golden example {off.argmax()} is off by {off.max():.2g}, more than {TOLERANCE:g}",
                     where=GOLDEN,
                     remedy="Train it again with this version of Yunmo",
                 )
+        return encoded
+
+
+@contextlib.contextmanager
+def _stopped_after(seconds: float | None, stop: Stop | Kill) -> Iterator[None]:
+    """Set ``stop`` if the block takes longer."""
+    if seconds is None:
+        yield
+        return
+    timer = threading.Timer(seconds, stop.set)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _open_fields(bundle: Bundle, max_pixels: int) -> dict[str, Field]:
@@ -225,7 +385,9 @@ def _open_fields(bundle: Bundle, max_pixels: int) -> dict[str, Field]:
     """
     fields: dict[str, Field] = {}
     for spec in bundle.manifest.inputs:
-        field = fields[spec.name] = open_field(spec, bundle.statistics.get(spec.name), max_pixels=max_pixels)
+        if spec.name not in bundle.statistics:
+            raise BundleError(f"nothing is said of field {spec.name!r}", where=STATISTICS)
+        field = fields[spec.name] = open_field(spec, bundle.statistics[spec.name], max_pixels=max_pixels)
         version = bundle.manifest.encode_versions.get(spec.name)
         if version != field.ENCODE_VERSION:
             newer = version is None or version > field.ENCODE_VERSION

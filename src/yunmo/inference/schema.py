@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from yunmo.core.fields import CategoryOutput, OutputField
+from yunmo.core.fields import CategoryOutput, ModelOutput, TensorOutput
 from yunmo.data.fields.base import Field
+from yunmo.data.fields.registry import open_output
 
 
 def input_schema(fields: Mapping[str, Field]) -> dict[str, Any]:
@@ -19,7 +20,7 @@ def input_schema(fields: Mapping[str, Field]) -> dict[str, Any]:
     }
 
 
-def output_schema(outputs: Sequence[OutputField], categories: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+def output_schema(outputs: Sequence[ModelOutput], categories: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """Return the JSON Schema of one prediction.
 
     Args:
@@ -28,13 +29,16 @@ def output_schema(outputs: Sequence[OutputField], categories: Mapping[str, Seque
     """
     return {
         "type": "object",
-        "properties": {
-            output.name: _category(categories[output.name]) if isinstance(output, CategoryOutput) else _number()
-            for output in outputs
-        },
+        "properties": {output.name: _output(output, categories) for output in outputs},
         "required": [output.name for output in outputs],
         "additionalProperties": False,
     }
+
+
+def _output(output: ModelOutput, categories: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    if isinstance(output, CategoryOutput):
+        return _category(categories[output.name])
+    return _value(open_output(output).json_schema() if isinstance(output, TensorOutput) else {"type": "number"})
 
 
 def _category(names: Sequence[str]) -> dict[str, Any]:
@@ -56,10 +60,10 @@ def _category(names: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _number() -> dict[str, Any]:
+def _value(schema: dict[str, Any]) -> dict[str, Any]:
     return {
         "type": "object",
-        "properties": {"value": {"type": "number"}},
+        "properties": {"value": schema},
         "required": ["value"],
         "additionalProperties": False,
     }

@@ -16,6 +16,7 @@ import msgspec
 
 from yunmo.control.jobs.extras import missing_extra
 from yunmo.core.errors import DataError, InvalidInput, YunmoError, problem
+from yunmo.core.fields import TensorOutput
 
 if TYPE_CHECKING:
     from yunmo.inference.predictor import Predictor
@@ -67,9 +68,16 @@ def evaluate_bundle(folder: Path, public_key: str, path: Path) -> dict[str, Any]
     from yunmo.training.evaluate import evaluate, flatten
 
     bundle = open_bundle(folder, public_key)
+    specs = [output for output in bundle.manifest.outputs if not isinstance(output, TensorOutput)]
+    if len(specs) < len(bundle.manifest.outputs):
+        raise DataError(
+            "a model that answers tensors has no metrics",
+            where=bundle.manifest.name,
+            remedy="Import it with a fields file that says which category or number they are",
+        )
     predictor = Predictor.open(folder, public_key_pem=public_key)
     inputs = [open_field(spec, bundle.statistics[spec.name]) for spec in bundle.manifest.inputs]
-    outputs = [open_output(spec, bundle.statistics[spec.name]) for spec in bundle.manifest.outputs]
+    outputs = [open_output(spec, bundle.statistics[spec.name]) for spec in specs]
     source = open_source(path, expected={field.column for field in (*inputs, *outputs)})
     try:
         for field in (*inputs, *outputs):
@@ -91,7 +99,7 @@ def evaluate_bundle(folder: Path, public_key: str, path: Path) -> dict[str, Any]
     finally:
         source.close()
     answers = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
-    measured = evaluate(bundle.manifest.outputs, bundle.statistics, truth, answers)
+    measured = evaluate(specs, bundle.statistics, truth, answers)
     return {**flatten(measured), "cleaning": msgspec.to_builtins(issues), "model": bundle.digest}
 
 

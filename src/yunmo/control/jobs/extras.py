@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from yunmo.core.errors import MissingExtra
 
-_PACKAGES = frozenset({"torch", "sklearn", "onnx", "onnxscript", "safetensors", "jinja2"})
+_PACKAGES = frozenset({"torch", "sklearn", "onnxscript", "safetensors", "jinja2"})
 
 
 def missing_extra(error: ImportError, what: str) -> MissingExtra | None:

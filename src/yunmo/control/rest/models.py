@@ -13,7 +13,7 @@ from yunmo.control.context import Context
 from yunmo.control.rest.access import Reader, Writer
 from yunmo.control.rest.pages import document, page, wants_page
 from yunmo.control.services.models import Models
-from yunmo.core.resources import ModelVersion, NewEvaluation, Verification
+from yunmo.core.resources import ModelVersion, NewEvaluation, NewImport, Verification
 
 _BYTES = {
     "requestBody": {
@@ -38,6 +38,11 @@ def add_routes(app: FastAPI, prefix: str, context: Context) -> None:
         """Import a bundle: the raw body is its archive. It becomes the next version of the model that it names."""
         artefact = await models.receive(request.stream())
         return await asyncio.to_thread(models.import_bundle, principal.project_id, artefact)
+
+    @app.post(f"{prefix}/models/import", status_code=201, tags=["models"])
+    def import_onnx_file(request: NewImport, principal: Writer) -> ModelVersion:
+        """Import an uploaded ONNX file: a bundle is made of it, the next version of the model of its name."""
+        return models.import_onnx(principal.project_id, request)
 
     @app.get(f"{prefix}/models/{{name}}", tags=["models"])
     def list_model_versions(name: str, principal: Reader) -> list[ModelVersion]:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterable, Iterator
+from collections.abc import AsyncIterable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,22 @@ from yunmo.core.errors import (
     IntegrityError,
     InternalError,
     NotFound,
+    YunmoError,
     from_problem,
 )
-from yunmo.core.ids import check_name, new_id, split_reference
-from yunmo.core.resources import ModelVersion, NewEvaluation, Verification
+from yunmo.core.ids import LARGEST_VERSION, check_name, name_from_stem, new_id, split_reference
+from yunmo.core.resources import ModelVersion, NewEvaluation, NewImport, Verification
 from yunmo.store.tables import AliasRow, ModelRow, VersionRow
 
 CHAMPION = "champion"
 """Alias that a model's first version gets; a person moves it."""
+
+_IMPORT_SECONDS = 60
+"""Time, and processor time, that importing an ONNX file may take, and one more for each `_IMPORT_RATE` bytes."""
+_IMPORT_RATE = 10 * 2**20
+_IMPORT_MEMORY = 2 * 2**30
+"""Bytes of address space that it may take (about 1 GB is reserved before it begins), and more by the file's size."""
+_IMPORT_FACTOR = 8
 
 
 class Models:
@@ -142,7 +150,7 @@ class Models:
             BundleError: no bundle, or made by a newer Yunmo.
             IntegrityError: not signed by this workspace's key, or changed since.
         """
-        from yunmo.bundle.archive import unpack
+        from yunmo.bundle.archive import place, unpack
         from yunmo.bundle.files import bundle_digest
         from yunmo.bundle.read import open_bundle
 
@@ -159,13 +167,56 @@ class Models:
             digest = bundle_digest(folder)
             summary = {key: float(value) for key, value in bundle.report.get("summary", {}).items()}
             name = check_name(bundle.manifest.name, "model")
-            target = self._context.workspace.bundle_folder(digest)
-            if not target.exists():
-                with contextlib.suppress(FileExistsError):
-                    folder.rename(target)
+            place(folder, self._context.workspace.bundle_folder(digest))
         with self._context.database.write() as session:
             row, model = self.add_version(
                 session, project_id, name, digest=digest, artefact=artefact, summary=summary, run_id=None
+            )
+            return resource(session, row, model)
+
+    def import_onnx(self, project_id: str, request: NewImport) -> ModelVersion:
+        """Make a signed bundle of an uploaded ONNX file, in a process of its own with limits.
+
+        Raises:
+            NotFound: the project has not uploaded the file.
+            BundleError: the file is refused.
+            InvalidInput: the fields do not fit the file, or the name is none.
+        """
+        from yunmo.bundle.archive import export, place
+        from yunmo.bundle.files import bundle_digest
+        from yunmo.bundle.verify import verify
+
+        datasets = Datasets(self._context)
+        file = datasets.checked_file(project_id, request.file, "file")
+        name = check_name(request.name or name_from_stem(Path(file.filename).stem), "model")
+        seconds = _IMPORT_SECONDS + file.size // _IMPORT_RATE
+        private, public = self._context.signing_keys()
+        trusted = public.read_text(encoding="ascii")
+        with tempfile.TemporaryDirectory(dir=self._context.workspace.temporary_folder) as temporary:
+            folder = Path(temporary) / "bundle"
+            with datasets.named(file) as path:
+                order = {
+                    "file": str(path),
+                    "folder": str(folder),
+                    "name": name,
+                    "fields": request.fields,
+                    "private_key": str(private),
+                    "public_key": trusted,
+                    "memory": _IMPORT_MEMORY + _IMPORT_FACTOR * file.size,
+                    "seconds": seconds,
+                    "max_pixels": self._context.settings.max_pixels,
+                }
+                _child("yunmo.control.jobs.import_onnx", order, timeout=seconds, ended=_import_ended)
+            verify(folder, trusted)
+            digest = bundle_digest(folder)
+            archive = Path(temporary) / "bundle.zip"
+            export(folder, archive)
+            artefact = self._context.artefacts.put_file(archive).digest
+            with contextlib.suppress(OSError):  # it is unpacked when needed
+                place(folder, self._context.workspace.bundle_folder(digest))
+        with self._context.database.write() as session:
+            row, model = self.add_version(
+                session, project_id, name, digest=digest, artefact=artefact, summary={}, run_id=None
             )
             return resource(session, row, model)
 
@@ -261,7 +312,9 @@ def find(session: Session, project_id: str, name: str, version: int) -> tuple[Ve
     model = session.scalar(select(ModelRow).where(ModelRow.project_id == project_id, ModelRow.name == name))
     if model is None:
         raise _no_model(name)
-    row = session.scalar(select(VersionRow).where(VersionRow.model_id == model.id, VersionRow.version == version))
+    possible = 0 < version <= LARGEST_VERSION
+    query = select(VersionRow).where(VersionRow.model_id == model.id, VersionRow.version == version)
+    row = session.scalar(query) if possible else None
     if row is None:
         raise NotFound(f"model {name!r} has no version {version}", remedy="List them with `yunmo models ls`")
     return row, model
@@ -326,18 +379,44 @@ def _set_alias(session: Session, row: VersionRow, alias: str) -> None:
     )
 
 
-def _child(module: str, order: dict[str, Any]) -> dict[str, Any]:
-    """Run a module as a process that reads an order and writes an answer or a problem document, both JSON."""
-    done = subprocess.run(
-        [sys.executable, "-m", module],
-        input=msgspec.json.encode(order),
-        capture_output=True,
-        check=False,
-        env={**os.environ, "OMP_WAIT_POLICY": "passive"},
+def _import_ended() -> BundleError:
+    return BundleError(
+        "loading and trying it took more memory or time than an import may, or crashed",
+        remedy="Import a smaller model, or describe its free axes with their sizes in a fields file",
     )
+
+
+def _child(
+    module: str,
+    order: dict[str, Any],
+    *,
+    timeout: float | None = None,
+    ended: Callable[[], YunmoError] | None = None,
+) -> dict[str, Any]:
+    """Run a module as a process that reads an order and writes an answer or a problem document, both JSON.
+
+    Args:
+        module: to run.
+        order: what it reads.
+        timeout: seconds until it is killed.
+        ended: makes the error for a process that ended without an answer; None: that is a defect of ours.
+    """
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", module],
+            input=msgspec.json.encode(order),
+            capture_output=True,
+            check=False,
+            timeout=timeout,
+            env={**os.environ, "OMP_WAIT_POLICY": "passive"},
+        )
+    except subprocess.TimeoutExpired:
+        raise (ended() if ended else InternalError("the process took too long")) from None
     try:
         answer: dict[str, Any] = msgspec.json.decode(done.stdout)
     except msgspec.DecodeError:
+        if ended is not None and done.returncode < 0:
+            raise ended() from None
         raise InternalError(f"the process ended with {done.returncode}: {done.stderr.decode()[-2000:]}") from None
     if "problem" in answer:
         raise from_problem(answer["problem"])

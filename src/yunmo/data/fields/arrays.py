@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from yunmo.core.errors import DataError, InvalidInput
-from yunmo.data.fields.base import EXAMPLES, Field, Values, Where
+from yunmo.data.fields.base import EXAMPLES, NUMBERS, Field, Values, Where, Wire
 from yunmo.data.fields.number import LARGEST, MomentFields
 
 _CHUNK = 4096
@@ -40,6 +40,11 @@ def as_array(value: Any, ndim: int) -> NDArray[np.float32]:
     if not (np.abs(wide) <= LARGEST).all():
         raise InvalidInput("NaN, infinity or a number beyond float32", remedy="Replace it by a finite number")
     return wide.astype(np.float32)
+
+
+def array_wire(shape: tuple[int | None, ...]) -> tuple[Wire, ...]:
+    """Say as which tensors arrays of numbers may come: float32 is what they become."""
+    return tuple(Wire(datatype, shape) for datatype in ("FP32", *(each for each in NUMBERS if each != "FP32")))
 
 
 def refuse_not_finite(field: Field, values: NDArray[Any], where: Where) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from yunmo.core.errors import InvalidInput
 from yunmo.core.events import Decision
-from yunmo.core.fields import FieldStatistics, InputField, OutputField
+from yunmo.core.fields import FieldStatistics, ModelInput, ModelOutput
 
 Values = Sequence[Any] | NDArray[Any]
 """Raw values of one column: cells, pictures, or an array."""
@@ -37,6 +38,24 @@ class TensorSpec:
     name: str
     dtype: str
     shape: tuple[int | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """How raw values of a field may travel as one tensor of the Open Inference Protocol.
+
+    Name of the datatype, and shape without the rows, which are its first dimension (None: any size).
+    """
+
+    datatype: str
+    shape: tuple[int | None, ...]
+
+
+NUMBERS = (
+    *("FP64", "FP32", "FP16", "BF16"),
+    *("INT64", "INT32", "INT16", "INT8", "UINT64", "UINT32", "UINT16", "UINT8"),
+)
+"""Datatypes of the protocol that hold numbers."""
 
 
 class Issue(msgspec.Struct, frozen=True):
@@ -79,9 +98,9 @@ class Field(ABC):
     """Changes whenever `encode` gives other tensors for the same raw values; bundles record it."""
 
     role: ClassVar[Role] = "input"
-    spec: InputField | OutputField
+    spec: ModelInput | ModelOutput
 
-    def __init__(self, spec: InputField | OutputField, statistics: FieldStatistics | None = None) -> None:
+    def __init__(self, spec: ModelInput | ModelOutput, statistics: FieldStatistics | None = None) -> None:
         self.spec = spec
         self.statistics = statistics
 
@@ -128,6 +147,14 @@ class Field(ABC):
         """Describe what `encode` returns."""
 
     @abstractmethod
+    def wire(self) -> tuple[Wire, ...]:
+        """Say as which tensors raw values may come, or answers go: the preferred one first.
+
+        `encode` reads them as they are: arrays of numbers, and lists of bytes or texts. A missing number is NaN, a
+        missing text an empty one.
+        """
+
+    @abstractmethod
     def json_schema(self) -> dict[str, Any]:
         """Return the JSON Schema of one raw value in a request."""
 
@@ -162,3 +189,12 @@ def plain(value: Any) -> Any:
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
     return None if isinstance(value, float) and value != value else value
+
+
+def shown(value: Any) -> str:
+    """Return a value as a message quotes it: shortened, so that no answer carries a whole request back."""
+    return _quoted.repr(plain(value))
+
+
+_quoted = reprlib.Repr()
+_quoted.maxstring = 80

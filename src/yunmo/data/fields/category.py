@@ -14,7 +14,7 @@ from yunmo.core import fields as specs
 from yunmo.core.errors import DataError
 from yunmo.core.events import Decision
 from yunmo.core.fields import FieldStatistics
-from yunmo.data.fields.base import EXAMPLES, Cleaned, Field, Role, TensorSpec, Values, Where, is_missing
+from yunmo.data.fields.base import EXAMPLES, Cleaned, Field, Role, TensorSpec, Values, Where, Wire, is_missing, shown
 
 MOST_CATEGORIES = 1000
 """Categories of an input that get an index of their own; rarer ones count as unknown."""
@@ -122,6 +122,10 @@ class CategoryField(Field):
         """One tensor: an int64."""
         return [TensorSpec(self.name, "int64", ())]
 
+    def wire(self) -> tuple[Wire, ...]:
+        """A name; where the names are whole numbers, also a number."""
+        return Wire("BYTES", ()), Wire("INT64", ()), Wire("INT32", ())
+
     def json_schema(self) -> dict[str, Any]:
         """A string (other ones than the known are allowed), or null."""
         names = [name for name in self._index if name is not None]
@@ -217,13 +221,17 @@ class CategoryOutput(Field):
             text = category_text(value)
             if text is None or text not in self._index:
                 known = ", ".join(list(self._index)[:20])
-                raise self.refuse(f"{value!r} is not a known label", row, remedy=f"Known: {known}")
+                raise self.refuse(f"{shown(value)} is not a known label", row, remedy=f"Known: {known}")
             codes[row] = self._index[text]
         return {self.name: codes}
 
     def tensors(self) -> list[TensorSpec]:
         """One tensor: an int64."""
         return [TensorSpec(self.name, "int64", ())]
+
+    def wire(self) -> tuple[Wire, ...]:
+        """The name of the class."""
+        return (Wire("BYTES", ()),)
 
     def json_schema(self) -> dict[str, Any]:
         """One of the categories."""

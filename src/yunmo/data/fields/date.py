@@ -14,7 +14,7 @@ from yunmo.core import fields as specs
 from yunmo.core.errors import DataError
 from yunmo.core.events import Decision
 from yunmo.core.fields import FieldStatistics
-from yunmo.data.fields.base import EXAMPLES, Cleaned, Field, TensorSpec, Values, Where, is_missing
+from yunmo.data.fields.base import EXAMPLES, Cleaned, Field, TensorSpec, Values, Where, Wire, is_missing, shown
 from yunmo.data.fields.number import moments
 
 PARTS = ("year", "month", "day", "weekday", "hour", "days")
@@ -105,7 +105,7 @@ class DateField(Field):
             if wrong:
                 rows = ", ".join(where(row) for row in wrong[1:EXAMPLES])
                 raise DataError(
-                    f"{values[wrong[0]]!r} is not a date of the format {self._format}"
+                    f"{shown(values[wrong[0]])} is not a date of the format {self._format}"
                     f" ({len(wrong)} of {len(values)} cells{f'; also {rows}' if rows else ''})",
                     where=f"{where(wrong[0])}, field {self.column}",
                     remedy="Correct these cells, leave them empty, or name another format",
@@ -142,7 +142,8 @@ class DateField(Field):
         """Return ``{name: float32 [rows, 6]}``: year, month, day, weekday, hour, days since 1970."""
         fill = self.known().fill
         parts = np.empty((len(values), len(PARTS)), np.float32)
-        for row, value in enumerate(values):
+        for row, raw in enumerate(values):
+            value = raw.decode("utf-8", "replace") if isinstance(raw, bytes) else raw
             if is_missing(value):
                 if not isinstance(fill, str):
                     raise self.refuse("the date is missing", row, remedy=f"Send a date of the format {self._format}")
@@ -150,13 +151,17 @@ class DateField(Field):
                 continue
             date = self._date(value)
             if date is None:
-                raise self.refuse(f"{value!r} is not a date of the format {self._format}", row)
+                raise self.refuse(f"{shown(value)} is not a date of the format {self._format}", row)
             parts[row] = _parts(date)
         return {self.name: parts}
 
     def tensors(self) -> list[TensorSpec]:
         """One tensor: float32 (6,)."""
         return [TensorSpec(self.name, "float32", (len(PARTS),))]
+
+    def wire(self) -> tuple[Wire, ...]:
+        """The date as text."""
+        return (Wire("BYTES", ()),)
 
     def json_schema(self) -> dict[str, Any]:
         """A string in the format of the training data, or null."""

@@ -16,7 +16,7 @@ from yunmo.core.errors import BodyTooLarge, DataError, InvalidInput
 from yunmo.core.events import Decision
 from yunmo.core.fields import FieldStatistics
 from yunmo.data.fields import pixels as px
-from yunmo.data.fields.base import Cleaned, Field, TensorSpec, Values, Where
+from yunmo.data.fields.base import Cleaned, Field, TensorSpec, Values, Where, Wire
 
 LARGEST_KEPT = 64
 """Pictures up to this size a side are used as they are; larger ones are scaled to it if the recipe names no size."""
@@ -56,6 +56,7 @@ class ImageField(Field):
         self._size = (size, size) if isinstance(size, int) else (size[0], size[1]) if size else (0, 0)
         turned = spec.rotate in (90, 270)
         self._before_turn = self._size[::-1] if turned else self._size
+        self._as_is = not spec.rotate and spec.flip == "none"
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -112,6 +113,9 @@ class ImageField(Field):
         Returns:
             ``{name: uint8 [rows, height, width, channels]}``.
         """
+        array = isinstance(values, np.ndarray) and values.dtype == np.uint8 and values.shape[1:] == self.shape
+        if array and self._as_is:
+            return {self.name: np.ascontiguousarray(values)}
         batch = np.empty((len(values), *self.shape), np.uint8)
         for index, value in enumerate(values):
             try:
@@ -136,6 +140,11 @@ class ImageField(Field):
     def tensors(self) -> list[TensorSpec]:
         """One tensor: uint8 (height, width, channels)."""
         return [TensorSpec(self.name, "uint8", self.shape)]
+
+    def wire(self) -> tuple[Wire, ...]:
+        """Pixels, or the bytes of a picture's file."""
+        height, width = self._before_turn
+        return Wire("UINT8", (height, width, self.shape[2])), Wire("BYTES", ())
 
     def json_schema(self) -> dict[str, Any]:
         """A base64 string, or nested lists of pixels."""

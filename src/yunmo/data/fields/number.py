@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections import Counter
@@ -14,7 +15,20 @@ from numpy.typing import NDArray
 from yunmo.core import fields as specs
 from yunmo.core.errors import DataError
 from yunmo.core.fields import FieldStatistics
-from yunmo.data.fields.base import EXAMPLES, MISSING, Cleaned, Field, Role, TensorSpec, Values, Where, is_missing
+from yunmo.data.fields.base import (
+    EXAMPLES,
+    MISSING,
+    NUMBERS,
+    Cleaned,
+    Field,
+    Role,
+    TensorSpec,
+    Values,
+    Where,
+    Wire,
+    is_missing,
+    shown,
+)
 
 
 class MomentFields(TypedDict):
@@ -27,6 +41,7 @@ class MomentFields(TypedDict):
 
 
 LARGEST = float(np.finfo(np.float32).max)
+_PLAIN = frozenset({float, int, type(None)})
 _GROUPED = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?")
 
 
@@ -105,7 +120,7 @@ def parse_column(field: Field, values: Values, where: Where) -> NDArray[np.float
         others = ", ".join(where(int(index)) for index in wrong[1:EXAMPLES])
         more = f"; also {others}{', …' if len(wrong) > EXAMPLES else ''}" if others else ""
         raise DataError(
-            f"{values[first]!r} is not a finite number ({len(wrong)} of {len(values)} cells are not{more})",
+            f"{shown(values[first])} is not a finite number ({len(wrong)} of {len(values)} cells are not{more})",
             where=f"{where(first)}, field {field.column}",
             remedy="Correct these cells, leave them empty to have them treated as missing, or make it a category",
         )
@@ -115,6 +130,8 @@ def parse_column(field: Field, values: Values, where: Where) -> NDArray[np.float
 def encode_numbers(field: Field, values: Values, fill: float | None) -> NDArray[np.float32]:
     """Read numbers of files or requests as float32, with ``fill`` for missing ones (None: they are errors)."""
     if isinstance(values, np.ndarray) and values.dtype.kind in "iuf":
+        if values.dtype == np.float16:
+            values = values.astype(np.float32)  # neither the limit nor every fill fits into 16 bits
         filled = values if fill is None else np.where(np.isnan(values), fill, values)
         if (np.abs(filled) <= LARGEST).all():
             return filled.astype(np.float32)
@@ -122,7 +139,7 @@ def encode_numbers(field: Field, values: Values, fill: float | None) -> NDArray[
     for index, value in enumerate(values):
         number = parse_number(value)
         if number is None:
-            raise field.refuse(f"{value!r} is not a finite number", index, remedy="Send a number such as 12.5")
+            raise field.refuse(f"{shown(value)} is not a finite number", index, remedy="Send a number such as 12.5")
         if number != number:
             if fill is None:
                 raise field.refuse("the number is missing", index, remedy="Send a number")
@@ -167,7 +184,7 @@ class NumberField(Field):
         if not len(present):
             raise DataError("every training cell is missing", where=f"field {self.column}")
         low, high = self._limits(present)
-        if self._clips and low is not None and high is not None:
+        if self.clips and low is not None and high is not None:
             present = present.clip(low, high)
         fill = None if self.spec.missing == "drop" else self._fill(present)
         filled = np.concatenate([present, np.full(len(numbers) - len(present), fill)]) if fill is not None else present
@@ -197,13 +214,17 @@ class NumberField(Field):
         statistics = self.known()
         fill = statistics.fill if isinstance(statistics.fill, (int, float)) else None
         numbers = encode_numbers(self, values, fill)
-        if self._clips and statistics.low is not None and statistics.high is not None:
+        if self.clips and statistics.low is not None and statistics.high is not None:
             numbers = numbers.clip(np.float32(statistics.low), np.float32(statistics.high))
         return {self.name: numbers}
 
     def tensors(self) -> list[TensorSpec]:
         """One tensor: a float32."""
         return [TensorSpec(self.name, "float32", ())]
+
+    def wire(self) -> tuple[Wire, ...]:
+        """A number of any datatype; NaN is a missing one."""
+        return tuple(Wire(datatype, ()) for datatype in NUMBERS)
 
     def json_schema(self) -> dict[str, Any]:
         """A number, or null where missing cells were filled in training."""
@@ -218,7 +239,8 @@ class NumberField(Field):
         return None if number is None or number != number else number
 
     @property
-    def _clips(self) -> bool:
+    def clips(self) -> bool:
+        """Whether far values are moved to the limits."""
         return self.spec.outliers is not None and self.spec.outliers.action == "clip"
 
     def _limits(self, present: NDArray[np.float64]) -> tuple[float | None, float | None]:
@@ -241,6 +263,46 @@ class NumberField(Field):
             return float(np.median(present))
         counts: Counter[float] = Counter(present.tolist())
         return min(counts, key=lambda number: (-counts[number], number))
+
+
+class NumberBlock:
+    """Several number fields of one model, encoded at once: for a row of 30 it takes a tenth of the time.
+
+    Args:
+        fields: fitted.
+    """
+
+    def __init__(self, fields: Sequence[NumberField]) -> None:
+        self._names = [field.name for field in fields]
+        known = [(field.known(), field.clips) for field in fields]
+        fills = [one.fill if isinstance(one.fill, (int, float)) else math.nan for one, _ in known]
+        self._fill = np.array(fills, np.float64)[:, None]
+        self._low = np.array([_limit(one.low, clips, -np.inf) for one, clips in known], np.float32)[:, None]
+        self._high = np.array([_limit(one.high, clips, np.inf) for one, clips in known], np.float32)[:, None]
+
+    def encode(self, columns: Sequence[Sequence[Any]]) -> dict[str, NDArray[np.float32]] | None:
+        """Return what `NumberField.encode` of each field gives; None where a field has to look closer by itself.
+
+        Args:
+            columns: of each field, in order, as many values.
+        """
+        if not set(map(type, itertools.chain.from_iterable(columns))) <= _PLAIN:
+            return None
+        try:
+            numbers = np.array(columns, np.float64)  # None becomes NaN
+        except (ValueError, OverflowError):
+            return None
+        missing = np.isnan(numbers)
+        if missing.any():
+            numbers = np.where(missing, self._fill, numbers)
+        if not (np.abs(numbers) <= LARGEST).all():  # too large, or missing where nothing stands for it
+            return None
+        narrow = numbers.astype(np.float32).clip(self._low, self._high)
+        return dict(zip(self._names, narrow, strict=True))
+
+
+def _limit(limit: float | None, clips: bool, otherwise: float) -> float:
+    return limit if clips and limit is not None else otherwise
 
 
 class NumberOutput(Field):
@@ -284,6 +346,10 @@ class NumberOutput(Field):
     def tensors(self) -> list[TensorSpec]:
         """One tensor: a float32."""
         return [TensorSpec(self.name, "float32", ())]
+
+    def wire(self) -> tuple[Wire, ...]:
+        """A float32."""
+        return (Wire("FP32", ()),)
 
     def json_schema(self) -> dict[str, Any]:
         """A number."""

@@ -22,6 +22,8 @@ MAX_PIXELS = 50_000_000
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 """Pillow's names of the formats that are read; it knows many more, each one more way in."""
 
+_BROKEN = (OSError, SyntaxError, ValueError, IndexError, EOFError, struct.error)
+"""What Pillow raises as it meets damage (found by fuzzing)."""
 _EXIF_ORIENTATION = 0x0112
 _OVERSAMPLE = 2
 """Large JPEGs are decoded at no less than so many times the wanted size, which DCT scaling makes cheap."""
@@ -59,8 +61,13 @@ def measure(data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int, boo
     with _opened(data, max_pixels) as picture:
         width, height = picture.size
         # Asking a PNG for EXIF data that it does not announce before its pixels would decode it.
-        if (picture.format != "PNG" or "exif" in picture.info) and _orientation(picture, data) >= 5:
-            width, height = height, width
+        if picture.format != "PNG" or "exif" in picture.info:
+            try:
+                orientation = _orientation(picture, data)
+            except _BROKEN as error:
+                raise InvalidInput(f"damaged picture ({error})") from None
+            if orientation >= 5:
+                width, height = height, width
         return height, width, picture.mode in ("L", "LA", "1") or picture.mode.startswith("I")
 
 
@@ -143,7 +150,7 @@ def _decode_pillow(data: bytes, gray: bool, max_pixels: int) -> Pixels:
         try:
             pixels = _flat(picture, gray)
             orientation = _orientation(picture, data)
-        except (OSError, SyntaxError, ValueError, IndexError, EOFError, struct.error) as error:
+        except _BROKEN as error:
             raise InvalidInput(f"damaged picture ({error})") from None
     return pixels if orientation == 1 else _upright(pixels, orientation)
 

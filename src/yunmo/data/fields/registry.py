@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from yunmo.core import fields as specs
-from yunmo.core.fields import FieldStatistics, InputField, OutputField
+from yunmo.core.fields import FieldStatistics, ModelInput, ModelOutput
 from yunmo.data.fields.base import Field
 from yunmo.data.fields.category import CategoryField, CategoryOutput
 from yunmo.data.fields.date import DateField
@@ -11,23 +11,26 @@ from yunmo.data.fields.image import ImageField
 from yunmo.data.fields.number import NumberField, NumberOutput
 from yunmo.data.fields.pixels import MAX_PIXELS
 from yunmo.data.fields.sequence import SequenceField
+from yunmo.data.fields.tensor import TensorField, TensorOutput
 from yunmo.data.fields.vector import VectorField
 
-INPUTS: dict[type[InputField], type[Field]] = {
+INPUTS: dict[type[ModelInput], type[Field]] = {
     specs.ImageField: ImageField,
     specs.NumberField: NumberField,
     specs.CategoryField: CategoryField,
     specs.DateField: DateField,
     specs.SequenceField: SequenceField,
     specs.VectorField: VectorField,
+    specs.TensorField: TensorField,
 }
-OUTPUTS: dict[type[OutputField], type[Field]] = {
+OUTPUTS: dict[type[ModelOutput], type[Field]] = {
     specs.CategoryOutput: CategoryOutput,
     specs.NumberOutput: NumberOutput,
+    specs.TensorOutput: TensorOutput,
 }
 
 
-def open_field(spec: InputField, statistics: FieldStatistics | None = None, *, max_pixels: int = MAX_PIXELS) -> Field:
+def open_field(spec: ModelInput, statistics: FieldStatistics | None = None, *, max_pixels: int = MAX_PIXELS) -> Field:
     """Return the input field of a specification.
 
     Args:
@@ -40,6 +43,6 @@ def open_field(spec: InputField, statistics: FieldStatistics | None = None, *, m
     return INPUTS[type(spec)](spec, statistics)
 
 
-def open_output(spec: OutputField, statistics: FieldStatistics | None = None) -> Field:
+def open_output(spec: ModelOutput, statistics: FieldStatistics | None = None) -> Field:
     """Return the output field of a specification."""
     return OUTPUTS[type(spec)](spec, statistics)

@@ -12,8 +12,8 @@ from yunmo.core import fields as specs
 from yunmo.core.errors import DataError, InvalidInput
 from yunmo.core.events import Decision
 from yunmo.core.fields import FieldStatistics
-from yunmo.data.fields.arrays import Moments, as_array, chunks, refuse_not_finite
-from yunmo.data.fields.base import Cleaned, Field, TensorSpec, Values, Where, is_missing
+from yunmo.data.fields.arrays import Moments, array_wire, as_array, chunks, refuse_not_finite
+from yunmo.data.fields.base import Cleaned, Field, TensorSpec, Values, Where, Wire, is_missing
 
 
 class SequenceField(Field):
@@ -105,6 +105,11 @@ class SequenceField(Field):
             TensorSpec(self.name, "float32", (length, channels)),
             TensorSpec(f"{self.name}_length", "int64", ()),
         ]
+
+    def wire(self) -> tuple[Wire, ...]:
+        """Steps of numbers, as many as there are; all sequences of one tensor have as many."""
+        _, channels = self.known().shape
+        return array_wire((None, channels))
 
     def json_schema(self) -> dict[str, Any]:
         """A list of steps, each a list of numbers."""

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from yunmo.core import fields as specs
 from yunmo.core.errors import DataError, InvalidInput
 from yunmo.core.fields import FieldStatistics
-from yunmo.data.fields.arrays import Moments, as_array, chunks, refuse_not_finite
-from yunmo.data.fields.base import Cleaned, Field, TensorSpec, Values, Where, is_missing
+from yunmo.data.fields.arrays import Moments, array_wire, as_array, chunks, refuse_not_finite
+from yunmo.data.fields.base import Cleaned, Field, TensorSpec, Values, Where, Wire, is_missing
+from yunmo.data.fields.number import LARGEST
 
 
 class VectorField(Field):
@@ -65,6 +66,10 @@ class VectorField(Field):
     def encode(self, values: Values) -> dict[str, NDArray[Any]]:
         """Return ``{name: float32 [rows, length]}``."""
         (size,) = self.known().shape
+        array = isinstance(values, np.ndarray) and values.shape[1:] == (size,) and values.dtype.kind in "iuf"
+        # In float64, for the limit does not fit into every other type.
+        if array and (np.abs(np.asarray(values, np.float64)) <= LARGEST).all():
+            return {self.name: np.ascontiguousarray(values, np.float32)}
         batch = np.empty((len(values), size), np.float32)
         for row, value in enumerate(values):
             if is_missing(value):
@@ -81,6 +86,10 @@ class VectorField(Field):
     def tensors(self) -> list[TensorSpec]:
         """One tensor: float32 (length,)."""
         return [TensorSpec(self.name, "float32", self.known().shape)]
+
+    def wire(self) -> tuple[Wire, ...]:
+        """The numbers."""
+        return array_wire(self.known().shape)
 
     def json_schema(self) -> dict[str, Any]:
         """A list of numbers."""

@@ -7,6 +7,7 @@ import pytest
 
 from yunmo.core import fields as specs
 from yunmo.core.errors import DataError, InvalidInput
+from yunmo.core.fields import FieldStatistics
 from yunmo.data.fields.number import NumberField, NumberOutput, parse_number
 
 
@@ -74,6 +75,14 @@ def test_infinity_in_arrays_is_refused_and_nan_is_missing() -> None:
     with pytest.raises(DataError, match="finite"):
         field.clean(np.array([1.0, np.inf]), _where)
     assert field.clean(np.array([1.0, np.nan]), _where).issues[0].count == 1
+
+
+def test_half_floats_have_neither_infinity_nor_another_fill() -> None:
+    statistics = FieldStatistics(name="age", type="number", role="input", encode_version=1, count=1, fill=70_001.0)
+    field = NumberField(specs.NumberField(name="age"), statistics)
+    assert field.encode(np.array([1, np.nan], np.float16))["age"].tolist() == [1.0, 70_001.0]
+    with pytest.raises(InvalidInput, match="inf is not a finite number"):
+        field.encode(np.array([np.inf], np.float16))
 
 
 def test_iqr_outliers_are_clipped_at_the_limits() -> None:

@@ -140,3 +140,14 @@ def test_arrays_get_the_channels_wanted() -> None:
 def test_png_of_pixels_decodes_to_the_same() -> None:
     for pixels in (_gradient(), _gradient()[:, :, :1]):
         assert np.array_equal(decode(to_png(pixels), gray=pixels.shape[2] == 1), pixels)
+
+
+def test_a_broken_orientation_is_damage_and_no_defect() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = _file(_gradient(), "WEBP", exif=exif.tobytes(), lossless=True)
+    place = data.index(b"EXIF") + 8
+    bad = data[:place] + b"\x09\0\0V" + data[place + 4 :]
+    for read in (measure, lambda file: decode(file, gray=False)):
+        with pytest.raises(InvalidInput, match="damaged"):
+            read(bad)

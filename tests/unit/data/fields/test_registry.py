@@ -6,7 +6,7 @@ import typing
 import numpy as np
 import pytest
 
-from yunmo.core.fields import InputField, NumberField, OutputField
+from yunmo.core.fields import ModelInput, ModelOutput, NumberField
 from yunmo.data.fields.registry import INPUTS, OUTPUTS, open_field, open_output
 
 VALUES: dict[str, list[object]] = {
@@ -16,15 +16,16 @@ VALUES: dict[str, list[object]] = {
     "date": ["2020-01-01", "2021-05-06"],
     "sequence": [[[1.0, 2.0]], [[3.0, 4.0], [5.0, 6.0]]],
     "vector": [[1.0, 2.0], [3.0, 5.0]],
+    "tensor": [1.0, 2.5],
 }
 
 
 def test_every_specification_has_its_behaviour() -> None:
-    assert set(INPUTS) == set(typing.get_args(InputField))
-    assert set(OUTPUTS) == set(typing.get_args(OutputField))
+    assert set(INPUTS) == set(typing.get_args(ModelInput))
+    assert set(OUTPUTS) == set(typing.get_args(ModelOutput))
 
 
-@pytest.mark.parametrize("kind", typing.get_args(InputField))
+@pytest.mark.parametrize("kind", typing.get_args(ModelInput))
 def test_every_input_encodes_what_its_tensors_say(kind: type) -> None:
     spec = kind(name="f")
     values = VALUES[spec.__struct_config__.tag]
@@ -42,7 +43,7 @@ def test_every_input_encodes_what_its_tensors_say(kind: type) -> None:
         assert np.array_equal(array, field.encode(values)[name])
 
 
-@pytest.mark.parametrize("kind", typing.get_args(OutputField))
+@pytest.mark.parametrize("kind", typing.get_args(ModelOutput))
 def test_every_output_encodes_what_its_tensors_say(kind: type) -> None:
     spec = kind(name="f")
     values = VALUES[spec.__struct_config__.tag]
