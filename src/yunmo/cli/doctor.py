@@ -16,7 +16,17 @@ from yunmo.cli.output import AsJson, emit, facts, say, size
 from yunmo.cli.place import home
 from yunmo.core.errors import YunmoError
 
-SERVING = ("granian", "onnxruntime", "fastapi", "sqlalchemy", "dbos", "obstore", "model-signing", "simplejpeg", "numpy")
+SERVING = (
+    "httptools",
+    "onnxruntime",
+    "fastapi",
+    "sqlalchemy",
+    "dbos",
+    "obstore",
+    "model-signing",
+    "simplejpeg",
+    "numpy",
+)
 EXTRAS = {"train": ("torch", "onnx", "onnxscript", "safetensors", "scikit-learn", "jinja2")}
 """Optional parts, and the distributions that each needs; a test holds them against the package's metadata."""
 

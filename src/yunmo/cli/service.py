@@ -15,9 +15,12 @@ def up(
         str | None, typer.Option(help="Address to listen on; anything but loopback is reachable by others.")
     ] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="HTTP port; 0: any free one.")] = None,
+    grpc_port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="gRPC port; 0: any free one, as is usual with --port 0.")
+    ] = None,
     as_json: AsJson = False,
 ) -> int:
     """Start the service of this workspace and keep it running until Ctrl-C."""
     from yunmo.app.supervisor import up as start
 
-    return start(home(), host=host, port=port, as_json=as_json)
+    return start(home(), host=host, port=port, grpc_port=grpc_port, as_json=as_json)

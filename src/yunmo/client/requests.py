@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import msgspec
 import yaml
+from msgspec import UNSET, UnsetType
 
 from yunmo.client.call import Call, FileBody, Flow, Progress, Work, decoder, json_body
 from yunmo.core.errors import InvalidInput, NotFound, RecipeError
@@ -25,6 +26,7 @@ from yunmo.core.resources import (
     NewDataset,
     NewDeployment,
     NewEvaluation,
+    NewImport,
     NewKey,
     NewRun,
     Run,
@@ -32,6 +34,7 @@ from yunmo.core.resources import (
     Upload,
     Verification,
 )
+from yunmo.core.snapshot import Sticky
 
 T = TypeVar("T")
 Recipe = Mapping[str, Any] | str | Path
@@ -39,6 +42,7 @@ SPLITS = ("train", "validation", "test")
 
 _JSON = {"content-type": "application/json"}
 _BYTES = {"content-type": "application/octet-stream"}
+_ZIP = b"PK\x03\x04"
 
 
 def _path(*parts: str | int) -> str:
@@ -276,6 +280,61 @@ def import_bundle(path: str | Path, *, progress: Progress | None = None) -> Call
     return Call("POST", _path("models"), decoder(ModelVersion), headers=headers, body=file, patient=True)
 
 
+def import_model(
+    path: str | Path,
+    *,
+    name: str | None = None,
+    fields: Mapping[str, Any] | str | Path | None = None,
+    progress: Progress | None = None,
+) -> Generator[Any, Any, ModelVersion]:
+    """Send a file and have it become a model version: a bundle as it is, or an ONNX file, of which one is made.
+
+    Args:
+        path: the file; what it is shows in its first bytes.
+        name: of an ONNX file's model; by default the file's.
+        fields: how the tensors of an ONNX file are fields: plain data, or the path of a YAML file.
+        progress: called with bytes sent and all bytes.
+
+    Raises:
+        BundleError: the file is refused.
+        InvalidInput: there is no such file, the fields do not fit it, or a bundle was given a name or fields.
+    """
+    file = Path(path)
+    if _is_bundle(file):
+        if name is not None or fields is not None:
+            raise InvalidInput(
+                "a bundle brings its own name and fields", where=str(file), remedy="Leave out --name and --fields"
+            )
+        return (yield from import_bundle(file, progress=progress))
+    described = _fields_data(fields)
+    stored = yield from upload(file, progress=progress)
+    request = NewImport(
+        file=SplitFile(digest=stored.digest, filename=file.name, size=stored.size), name=name, fields=described
+    )
+    return (yield from _send("POST", ModelVersion, request, "models", "import", patient=True))
+
+
+def _is_bundle(path: Path) -> bool:
+    if not path.is_file():
+        raise InvalidInput("no such file", where=str(path))
+    with path.open("rb") as file:
+        return file.read(len(_ZIP)) == _ZIP
+
+
+def _fields_data(fields: Mapping[str, Any] | str | Path | None) -> dict[str, Any]:
+    if fields is None or isinstance(fields, Mapping):
+        return dict(fields or {})
+    try:
+        data = yaml.safe_load(Path(fields).read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise InvalidInput(f"not valid YAML: {getattr(error, 'problem', error)}", where=str(fields)) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"cannot be read: {error}", where=str(fields)) from None
+    if not isinstance(data, dict):
+        raise InvalidInput("not a mapping of keys", where=str(fields), remedy="Begin with 'inputs:' or 'outputs:'")
+    return data
+
+
 def alias(reference: str, name: str) -> Generator[Any, Any, ModelVersion]:
     """Let an alias (``champion``, say) point to a version."""
     found = yield from model(reference)
@@ -303,20 +362,29 @@ def evaluate(
 # --- endpoints ---
 
 
-def deploy(reference: str, endpoint: str | None = None) -> Generator[Any, Any, Endpoint]:
-    """Send an endpoint's traffic to a model version; returns when every worker answers with it.
+def deploy(
+    reference: str, endpoint: str | None = None, *, canary: int | None = None, shadow: bool = False
+) -> Generator[Any, Any, Endpoint]:
+    """Give a model version an endpoint's traffic, a share or a copy of it; returns when every worker does so.
+
+    Without ``canary`` and ``shadow`` it gets all traffic, and both are taken away: so a canary is promoted.
 
     Args:
         reference: ``NAME:V``, ``NAME@ALIAS``, or ``NAME`` for the newest.
         endpoint: made if it is new; by default it is called as the model.
+        canary: percent (1 to 99) of the requests that it answers beside the live version.
+        shadow: whether it is shown every request, and its answers are compared and never returned.
+
+    Raises:
+        BundleError: a worker refused it; then everything is as before.
     """
     found = yield from model(reference)
-    request = NewDeployment(model=f"{found.model}:{found.version}")
+    request = NewDeployment(model=f"{found.model}:{found.version}", canary=canary, shadow=shadow)
     return (yield from _send("PUT", Endpoint, request, "endpoints", endpoint or found.model, patient=True))
 
 
 def rollback(endpoint: str) -> Call[Endpoint]:
-    """Send an endpoint's traffic back to the version before."""
+    """Take an endpoint's canary and shadow away; without one, send its traffic back to the version before."""
     return _send("POST", Endpoint, {}, "endpoints", endpoint, "rollback", patient=True)
 
 
@@ -328,6 +396,28 @@ def endpoints() -> Call[list[Endpoint]]:
 def endpoint(name: str) -> Call[Endpoint]:
     """Return an endpoint."""
     return _get(Endpoint, "endpoints", name)
+
+
+def set_endpoint(
+    name: str,
+    *,
+    concurrency: int | UnsetType | None = UNSET,
+    queue: int | UnsetType | None = UNSET,
+    timeout: float | UnsetType | None = UNSET,
+    sticky: Sticky | UnsetType | None = UNSET,
+) -> Call[Endpoint]:
+    """Change an endpoint's limits, over all workers, and stickiness; what is left out stays, None resets.
+
+    Args:
+        name: of the endpoint.
+        concurrency: requests in progress.
+        queue: rows that wait.
+        timeout: seconds that a request may take.
+        sticky: what decides whether the canary answers a request that does not say: chance, or its key.
+    """
+    given = {"concurrency": concurrency, "queue": queue, "timeout": timeout, "sticky": sticky}
+    body = {key: value for key, value in given.items() if value is not UNSET}
+    return _send("PATCH", Endpoint, body, "endpoints", name, patient=True)
 
 
 def delete_endpoint(name: str) -> Call[None]:

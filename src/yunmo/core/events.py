@@ -5,9 +5,10 @@ A change of an event's meaning is a new class with a higher ``v``; old ones stay
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from yunmo.core.schema import Spec
+from yunmo.core.snapshot import Limits, Role, Sticky
 
 
 class Decision(Spec, frozen=True):
@@ -124,11 +125,36 @@ class RunCancelled(Spec, frozen=True, tag_field="event", tag="run.cancelled"):
 
 
 class EndpointDeployed(Spec, frozen=True, tag_field="event", tag="endpoint.deployed"):
-    """An endpoint got its traffic's new target."""
+    """An endpoint got its traffic's new target. It is no longer written: see `EndpointChanged`."""
 
     endpoint: str
     model: str
     version: int
+    snapshot: int
+    v: int = 1
+
+
+class RoutedVersion(Spec, frozen=True):
+    """A model version and its part in an endpoint."""
+
+    role: Role
+    model: str
+    version: int
+    weight: int
+
+
+class EndpointChanged(Spec, frozen=True, tag_field="event", tag="endpoint.changed"):
+    """An endpoint's traffic, limits or stickiness were changed, or it was taken away.
+
+    It took the place of `EndpointDeployed`, which knew of one version only.
+    """
+
+    endpoint: str
+    change: Literal["deployed", "canary", "shadow", "rolled_back", "settings", "deleted"]
+    versions: tuple[RoutedVersion, ...]
+    """Whoever answers or is compared since then, the live version first; none of a deleted endpoint."""
+    limits: Limits
+    sticky: Sticky
     snapshot: int
     v: int = 1
 
@@ -155,6 +181,7 @@ AnyEvent = (
     | RunFailed
     | RunCancelled
     | EndpointDeployed
+    | EndpointChanged
     | KeyChanged
 )
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+from yunmo.core.snapshot import Sticky
+
 RunStatus = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 
 _REFUSE_UNKNOWN = {"extra": "forbid"}
@@ -98,6 +100,19 @@ class ModelVersion:
 
 
 @dataclass(frozen=True, slots=True)
+class NewImport:
+    """A request to make a bundle of an uploaded ONNX file.
+
+    ``name`` is that of the model (by default the file's), ``fields`` the content of a fields file.
+    """
+
+    __pydantic_config__: ClassVar[Any] = _REFUSE_UNKNOWN
+    file: SplitFile
+    name: str | None = None
+    fields: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Verification:
     """What checking a bundle's signature and files found."""
 
@@ -109,23 +124,60 @@ class Verification:
 
 @dataclass(frozen=True, slots=True)
 class NewDeployment:
-    """A request to send an endpoint's traffic to a model version (``NAME:V`` or ``NAME@ALIAS``)."""
+    """A request to give a model version (``NAME:V`` or ``NAME@ALIAS``) a part in an endpoint.
+
+    Without more it gets all traffic. ``canary`` gives it so many percent (1 to 99) beside the live version; ``shadow``
+    has it shown every request, and compares its answers, which nobody gets.
+    """
 
     __pydantic_config__: ClassVar[Any] = _REFUSE_UNKNOWN
     model: str
+    canary: int | None = None
+    shadow: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointVersion:
+    """A model version and its part in an endpoint."""
+
+    model: str
+    version: int
+    digest: str
+    weight: int
+    """Percent of the requests that it answers, or is shown as a shadow."""
+    ready: bool
+    """Whether every data worker has it loaded."""
+    isolated: bool = False
+    """Whether it runs in a process of its own, because it ended a data worker or the setting ``isolate`` says so."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointLimits:
+    """What an endpoint takes on, over all data workers; null: no limit but the installation's."""
+
+    concurrency: int | None
+    """Requests in progress."""
+    queue: int | None
+    """Rows in progress: those that wait and those that run."""
+    timeout: float | None
+    """Seconds that a request may take."""
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A stable name whose traffic goes to a model version."""
+    """A stable name, and the model versions behind it."""
 
     id: str
     name: str
-    model: str
-    version: int
-    digest: str
-    previous: str | None
+    live: EndpointVersion
+    canary: EndpointVersion | None
+    shadow: EndpointVersion | None
+    previous: EndpointVersion | None
+    """Where a rollback without a canary or shadow goes; if it is ready, at once."""
+    limits: EndpointLimits
+    sticky: Sticky
     ready: bool
+    """Whether every data worker answers as told."""
     created_at: float
     updated_at: float
 

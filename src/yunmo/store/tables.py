@@ -138,13 +138,23 @@ class AliasRow(Owned, Table):
 
 
 class EndpointRow(Owned, Table):
-    """A stable name whose traffic goes to a version."""
+    """A stable name, the versions behind it, and its limits (null: none of its own)."""
 
     __tablename__ = "endpoints"
     __table_args__ = (UniqueConstraint("project_id", "name"),)
     name: Mapped[str] = mapped_column(_Name)
     version_id: Mapped[str] = mapped_column(_Id, ForeignKey("versions.id"))
     previous_id: Mapped[str | None] = mapped_column(_Id, ForeignKey("versions.id"))
+    canary_id: Mapped[str | None] = mapped_column(_Id, ForeignKey("versions.id"))
+    canary_weight: Mapped[int | None]
+    """Percent of the requests that the canary answers."""
+    shadow_id: Mapped[str | None] = mapped_column(_Id, ForeignKey("versions.id"))
+    switched_at: Mapped[float | None]
+    """When the live version took over from the previous one."""
+    sticky: Mapped[str] = mapped_column(String(16), server_default="request")
+    concurrency: Mapped[int | None]
+    queue: Mapped[int | None]
+    timeout: Mapped[float | None]
     updated_at: Mapped[float]
 
 

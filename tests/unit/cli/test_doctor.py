@@ -35,7 +35,7 @@ def test_broken_settings_spoil_nothing_else(yunmo: Yunmo, workspace: Path) -> No
     status, out, err = yunmo("doctor")
     assert (status, err) == (0, "")
     assert "unknown key 'prot'" in out
-    assert "granian" in out
+    assert "httptools" in out
 
 
 def test_a_workspace_is_not_made_by_looking(yunmo: Yunmo, workspace: Path) -> None:

@@ -1,6 +1,6 @@
 import pytest
 
-from yunmo.cli.values import seconds
+from yunmo.cli.values import count, seconds
 from yunmo.core.errors import InvalidInput
 
 
@@ -15,3 +15,13 @@ def test_a_length_of_time(text: str, value: float) -> None:
 def test_no_length_of_time(text: str) -> None:
     with pytest.raises(InvalidInput, match="--budget"):
         seconds(text, "--budget")
+
+
+def test_a_count() -> None:
+    assert (count("1", "--queue"), count("1024", "--queue")) == (1, 1024)
+
+
+@pytest.mark.parametrize("text", ["", "0", "-5", "1.5", "1e3", "٣", "9" * 5000])
+def test_no_count(text: str) -> None:
+    with pytest.raises(InvalidInput, match="--queue"):
+        count(text, "--queue")

@@ -23,7 +23,12 @@ READING = [
     ["models", "alias", "pets:1", "champion"],
     ["deploy", "pets:1", "--endpoint", "animals"],
     ["rollback", "pets"],
+    ["deploy", "pets:2", "--canary", "10"],
+    ["deploy", "pets:2", "--shadow"],
     ["endpoints", "ls"],
+    ["endpoints", "show", "pets"],
+    ["endpoints", "set", "pets", "--concurrency", "8", "--timeout", "none"],
+    ["endpoints", "rm", "pets"],
     ["endpoints", "schema", "pets"],
     ["keys", "ls"],
     ["keys", "create", "app", "--scope", "read", "--expires", "7d"],
@@ -51,6 +56,47 @@ def test_a_refused_bundle_is_status_1(yunmo: Yunmo) -> None:
     assert json.loads(out)["valid"] is False
 
 
+def test_a_canary_is_shown_with_what_to_do_next(yunmo: Yunmo) -> None:
+    _, out, _ = yunmo("deploy", "pets:2", "--endpoint", "animals", "--canary", "10")
+    assert "pets:1 (90 %)" in out
+    assert "pets:2 (10 %)" in out
+    assert "yunmo deploy pets:2 --endpoint animals" in out
+    assert "yunmo rollback animals" in out
+    _, out, _ = yunmo("deploy", "pets:2", "--shadow")
+    assert "Shadow: pets:2" in out
+
+
+def test_limits_are_set_one_by_one(yunmo: Yunmo, service: State) -> None:
+    options = ["--concurrency", "8", "--queue", "200", "--timeout", "2s", "--sticky", "key"]
+    status, out, _ = yunmo("endpoints", "set", "pets", *options)
+    assert status == 0
+    assert [line.split()[-1] for line in out.splitlines()[:4]] == ["8", "200", "2", "key"]
+    yunmo("endpoints", "set", "pets", "--queue", "none")
+    sent = [json.loads(request[3]) for request in service.named("PATCH", "/api/v1/endpoints/pets")]
+    assert sent == [{"concurrency": 8, "queue": 200, "timeout": 2.0, "sticky": "key"}, {"queue": None}]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["deploy", "pets:1", "--canary", "10", "--shadow"], "Leave one out"),
+        (["deploy", "pets:1", "--canary", "0"], "1 to 99"),
+        (["deploy", "pets:1", "--canary", "100"], "leave --canary out"),
+        (["endpoints", "set", "pets"], "--concurrency"),
+        (["endpoints", "set", "pets", "--queue", "-1"], "--queue"),
+        (["endpoints", "set", "pets", "--timeout", "soon"], "--timeout"),
+        (["endpoints", "set", "pets", "--sticky", "glue"], "key or request"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_sent(
+    yunmo: Yunmo, service: State, arguments: list[str], hint: str
+) -> None:
+    status, out, err = yunmo(*arguments)
+    assert (status, out, service.requests) == (1, "", [])
+    assert hint in err
+    assert err.count("\n") == 1
+
+
 def test_a_new_key_is_shown_once(yunmo: Yunmo, service: State) -> None:
     _, out, _ = yunmo("keys", "create", "app", "--endpoint", "a", "--endpoint", "b", "--expires", "1h")
     assert KEY in out
@@ -64,6 +110,7 @@ def test_export_and_import(yunmo: Yunmo, tmp_path: Path) -> None:
     assert status == 0
     assert file.stat().st_size == 6000
     assert "6.0 kB" in out
+    file.write_bytes(b"PK\x03\x04")  # how every bundle's file begins
     status, out, _ = yunmo("models", "import", file)
     assert "pets:3" in out
 

@@ -44,6 +44,10 @@ class State:
     dataset: dict[str, Any] = field(default_factory=dict)
     run_request: dict[str, Any] = field(default_factory=dict)
     deployed: str = "pets:1"
+    trial: dict[str, Any] = field(default_factory=dict)
+    """What the last deployment asked for: a canary's percent, or a shadow."""
+    limits: dict[str, Any] = field(default_factory=dict)
+    sticky: str = "request"
     events: list[Any] = field(default_factory=list)
     break_after: int | None = None
     """Cut the event stream once, after so many events."""
@@ -165,7 +169,7 @@ class _Handler(BaseHTTPRequestHandler):
         raw = isinstance(answer, bytes)
         self._send(200, answer if raw else json.dumps(answer).encode(), "text/html" if raw else "application/json")
 
-    do_GET = do_POST = do_PUT = do_DELETE = _serve  # noqa: N815
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _serve  # noqa: N815
 
     def _send(self, status: int, body: bytes, kind: str) -> None:
         self.send_response(status)
@@ -224,13 +228,21 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _endpoint(self, name: str) -> dict[str, Any]:
         model, _, number = self.state.deployed.partition(":")
+        trial = self.state.trial
+        weight = trial.get("canary") or 0
+
+        def part(version: int, weight: int) -> dict[str, Any]:
+            return {"model": model, "version": version, "digest": "sha256:0", "weight": weight, "ready": True}
+
         return {
             "id": "ep_1",
             "name": name,
-            "model": model,
-            "version": int(number),
-            "digest": "sha256:0",
+            "live": part(1 if trial else int(number), 100 - weight),
+            "canary": part(int(number), weight) if weight else None,
+            "shadow": part(int(number), 100) if trial.get("shadow") else None,
             "previous": None,
+            "limits": {"concurrency": None, "queue": None, "timeout": None, **self.state.limits},
+            "sticky": self.state.sticky,
             "ready": True,
             "created_at": 1.0,
             "updated_at": 1.0,
@@ -291,12 +303,18 @@ class _Handler(BaseHTTPRequestHandler):
                 return {"output": "label", **REPORT["test"]["label"]}
             case ("PUT", "endpoints", name):
                 state.deployed = data["model"]
+                state.trial = {key: data[key] for key in ("canary", "shadow") if data[key]}
                 return self._endpoint(name)
             case ("GET", "endpoints"):
                 return [self._endpoint("pets")]
             case ("GET", "endpoints", "pets"):
                 return self._endpoint("pets")
+            case ("PATCH", "endpoints", name):
+                state.limits |= {key: value for key, value in data.items() if key != "sticky"}
+                state.sticky = data.get("sticky", state.sticky)
+                return self._endpoint(name)
             case ("POST", "endpoints", name, "rollback"):
+                state.trial = {}
                 return self._endpoint(name)
             case ("DELETE", "endpoints" | "keys", _):
                 return b""

@@ -1,5 +1,6 @@
 import asyncio
 import inspect
+import json
 import socket
 import subprocess
 import sys
@@ -114,7 +115,25 @@ def test_references_find_a_version_by_number_alias_or_the_newest(client: Client)
 def test_deploy_resolves_the_reference(client: Client, state: State) -> None:
     assert isinstance(client.deploy("pets@champion", "animals"), Endpoint)
     assert state.deployed == "pets:1"
-    assert state.named("PUT", "/api/v1/endpoints/animals")
+    [(_, _, _, body)] = state.named("PUT", "/api/v1/endpoints/animals")
+    assert json.loads(body) == {"model": "pets:1", "canary": None, "shadow": False}
+
+
+def test_a_version_is_tried_as_a_canary_or_as_a_shadow(client: Client) -> None:
+    tried = client.deploy("pets:2", canary=10)
+    assert tried.canary is not None
+    assert (tried.live.version, tried.live.weight, tried.canary.version, tried.canary.weight) == (1, 90, 2, 10)
+    tried = client.deploy("pets:2", shadow=True)
+    assert tried.shadow is not None
+    assert (tried.live.weight, tried.canary, tried.shadow.version) == (100, None, 2)
+
+
+def test_settings_that_are_left_out_are_not_sent_and_none_resets(client: Client, state: State) -> None:
+    found = client.set_endpoint("pets", concurrency=8, timeout=0.5, sticky="key")
+    assert (found.limits.concurrency, found.limits.queue, found.limits.timeout, found.sticky) == (8, None, 0.5, "key")
+    assert client.set_endpoint("pets", concurrency=None).limits.concurrency is None
+    bodies = [json.loads(request[3]) for request in state.named("PATCH", "/api/v1/endpoints/pets")]
+    assert bodies == [{"concurrency": 8, "timeout": 0.5, "sticky": "key"}, {"concurrency": None}]
 
 
 def test_export_writes_the_whole_file_or_none(client: Client, tmp_path: Path) -> None:
@@ -219,7 +238,8 @@ def test_the_asynchronous_client_does_the_same(client: Client, state: State, tmp
             run = await api.train({"data": {"train": "pets.csv"}}, folder=tmp_path)
             assert run.id == RUN
             assert [each.sequence async for each in api.events(RUN)] == list(range(1, 10))
-            assert (await api.deploy("pets")).version == 2
+            assert (await api.deploy("pets")).live.version == 2
+            assert (await api.set_endpoint("pets", queue=100)).limits.queue == 100
             assert (await api.predict("pets", [{"age": 1}]))[0]["label"]["value"] == "cat"
             assert (await api.export("pets:1", tmp_path / "b")).read_bytes() == b"BUNDLE" * 1000
             with pytest.raises(NotFound):

@@ -100,10 +100,10 @@ def test_it_is_evaluated_through_the_bundle(done: tuple[Context, Api, Path, Run]
 def test_an_endpoint_without_workers_is_published_but_not_ready(done: tuple[Context, Api, Path, Run]) -> None:
     context, api, _, _ = done
     endpoint = api.put("/endpoints/numbers", {"model": "digits@champion"}).json()
-    assert (endpoint["model"], endpoint["version"], endpoint["ready"]) == ("digits", 1, False)
+    assert (endpoint["live"]["model"], endpoint["live"]["version"], endpoint["ready"]) == ("digits", 1, False)
     [deployment] = decode_snapshot(context.workspace.snapshot_path.read_bytes()).deployments
-    assert (deployment.endpoint, deployment.digest) == ("numbers", endpoint["digest"])
-    assert (Path(deployment.path) / "manifest.json").is_file()
+    assert (deployment.endpoint, deployment.live.digest) == ("numbers", endpoint["live"]["digest"])
+    assert (Path(deployment.live.path) / "manifest.json").is_file()
     paths = api.request("GET", "/openapi.json").json()["paths"]
     schema = paths["/api/v1/endpoints/numbers/predict"]["post"]["requestBody"]["content"]
     assert "image" in str(schema["application/json"])
@@ -118,12 +118,12 @@ def test_a_worker_that_refuses_takes_the_deployment_back(done: tuple[Context, Ap
     digest = api.get("/models/digits/1").json()["digest"]
     state = context.workspace.workers_folder / f"{os.getpid()}.json"
     # A worker that has applied every snapshot to come, and refuses this bundle.
-    text = '{"pid": %d, "snapshot": 1000000, "loaded": {%s}, "failed": {"numbers": "no memory"}}'
-    state.write_text(text % (os.getpid(), ""))
+    text = '{"pid": %d, "snapshot": 1000000, "endpoints": {"default/numbers": {"snapshot": 1000000, %s}}}'
+    state.write_text(text % (os.getpid(), f'"failed": {{"{digest}": "no memory"}}'))
     refused = problem(api.put("/endpoints/numbers", {"model": "digits:1"}), 422, "invalid_bundle")
     assert "no memory" in refused["detail"]
     assert api.get("/endpoints").json() == []
-    state.write_text(text % (os.getpid(), f'"numbers": "{digest}"'))
+    state.write_text(text % (os.getpid(), f'"loaded": ["{digest}"]'))
     assert api.put("/endpoints/numbers", {"model": "digits:1"}).json()["ready"] is True
     state.unlink()
 

@@ -4,14 +4,17 @@ import threading
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import select, text
+from sqlalchemy import create_engine, select, text
 from sqlalchemy.exc import IntegrityError
 
+from yunmo.control.services.placement import Placement, placement
 from yunmo.core.errors import Conflict
-from yunmo.store.database import Database
-from yunmo.store.tables import CounterRow, KeyRow, ProjectRow, Table
+from yunmo.store.database import MIGRATIONS, Database
+from yunmo.store.tables import CounterRow, EndpointRow, KeyRow, ProjectRow, Table
 
 
 def url(folder: Path) -> str:
@@ -25,6 +28,42 @@ def test_migrations_make_exactly_the_tables_of_the_code(tmp_path: Path) -> None:
         assert compare_metadata(context, Table.metadata) == []
     with database.read() as session:
         assert [row.id for row in session.scalars(select(ProjectRow))] == ["default"]
+    database.close()
+
+
+def test_endpoints_of_an_older_yunmo_go_on_as_they_were(tmp_path: Path) -> None:
+    engine = create_engine(url(tmp_path))
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    version = (
+        "INSERT INTO versions (id, project_id, created_at, model_id, version, digest, artefact, size, summary)"
+        " VALUES (:id, 'default', 1.0, 'mdl_1', :version, 'sha256:0', 'sha256:0', 9, '{}')"
+    )
+    endpoint = (
+        "INSERT INTO endpoints (id, project_id, created_at, updated_at, name, version_id, previous_id)"
+        " VALUES ('ep_1', 'default', 1.0, 2.0, 'pets', 'ver_2', 'ver_1')"
+    )
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.execute(text("INSERT INTO models VALUES ('pets', 'mdl_1', 'default', 1.0)"))
+        connection.execute(text(version), [{"id": f"ver_{number}", "version": number} for number in (1, 2)])
+        connection.execute(text(endpoint))
+    engine.dispose()
+    database = Database(url(tmp_path))
+    with database.read() as session:
+        row = session.get_one(EndpointRow, "ep_1")
+        assert placement(row) == Placement("ver_2", previous_id="ver_1")
+        assert (row.name, row.created_at, row.updated_at) == ("pets", 1.0, 2.0)
+    with pytest.raises(IntegrityError), database.write() as session:
+        session.get_one(EndpointRow, "ep_1").canary_id = "ver_9"
+    with pytest.raises(IntegrityError), database.write() as session:
+        session.add(
+            EndpointRow(id="ep_2", project_id="default", created_at=0, updated_at=0, name="pets", version_id="ver_1")
+        )
+    with database.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, Table.metadata) == []
     database.close()
 
 

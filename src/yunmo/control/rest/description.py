@@ -74,7 +74,8 @@ def describe(app: FastAPI, context: Context, project_id: str) -> dict[str, Any]:
     }
     for endpoint in Endpoints(context).list(project_id):
         try:
-            paths = _endpoint_paths(context, endpoint.name, endpoint.model, endpoint.version, endpoint.digest)
+            live = endpoint.live
+            paths = _endpoint_paths(context, endpoint.name, live.model, live.version, live.digest)
         except (YunmoError, OSError) as error:
             # A bundle that cannot be read must not take the description of everything else with it.
             _logger.error("endpoint %s is not described", endpoint.name, exc_info=error)

@@ -3,11 +3,30 @@
 from __future__ import annotations
 
 from fastapi import FastAPI
+from pydantic import BaseModel, ConfigDict
 
 from yunmo.control.context import Context
 from yunmo.control.rest.access import Reader, Writer
 from yunmo.control.services.endpoints import Endpoints
 from yunmo.core.resources import Endpoint, NewDeployment
+from yunmo.core.snapshot import Sticky
+
+
+class EndpointSettings(BaseModel):
+    """Settings of an endpoint. A key that is left out stays as it is; null resets it.
+
+    It is pydantic's, unlike other requests: what was left out must be told from what is null.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    concurrency: int | None = None
+    """Requests in progress, over all data workers."""
+    queue: int | None = None
+    """Rows in progress, waiting or running, over all data workers."""
+    timeout: float | None = None
+    """Seconds that a request may take."""
+    sticky: Sticky | None = None
+    """What decides whether the canary answers a request that does not say: chance, or its key."""
 
 
 def add_routes(app: FastAPI, prefix: str, context: Context) -> None:
@@ -26,12 +45,20 @@ def add_routes(app: FastAPI, prefix: str, context: Context) -> None:
 
     @app.put(f"{prefix}/endpoints/{{endpoint}}", tags=["endpoints"])
     def deploy_endpoint(endpoint: str, request: NewDeployment, principal: Writer) -> Endpoint:
-        """Send an endpoint's traffic to a model version; answers when every worker does so, or changes nothing."""
+        """Give a model version an endpoint's traffic, a share of it (``canary``), or a copy of it (``shadow``).
+
+        Answers when every worker does so, or changes nothing.
+        """
         return endpoints.deploy(principal.project_id, endpoint, request)
+
+    @app.patch(f"{prefix}/endpoints/{{endpoint}}", tags=["endpoints"])
+    def change_endpoint(endpoint: str, request: EndpointSettings, principal: Writer) -> Endpoint:
+        """Change an endpoint's limits and stickiness."""
+        return endpoints.change(principal.project_id, endpoint, request.model_dump(exclude_unset=True))
 
     @app.post(f"{prefix}/endpoints/{{endpoint}}/rollback", tags=["endpoints"])
     def roll_back_endpoint(endpoint: str, principal: Writer) -> Endpoint:
-        """Send an endpoint's traffic back to the version before."""
+        """Take canary and shadow away; without one, send the traffic back to the version before."""
         return endpoints.rollback(principal.project_id, endpoint)
 
     @app.delete(f"{prefix}/endpoints/{{endpoint}}", status_code=204, tags=["endpoints"])

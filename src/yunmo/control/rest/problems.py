@@ -23,7 +23,7 @@ from yunmo.core.errors import (
     YunmoError,
     problem,
 )
-from yunmo.core.ids import new_id
+from yunmo.core.ids import new_request_id
 
 _logger = logging.getLogger("yunmo.control")
 _REQUEST_ID = "yunmo.request_id"
@@ -108,7 +108,7 @@ class _Outermost:
             return
         if _REQUEST_ID not in scope:
             given = dict(scope["headers"]).get(_REQUEST_ID_HEADER)
-            scope[_REQUEST_ID] = given.decode("latin-1") if given else new_id("req")
+            scope[_REQUEST_ID] = given.decode("latin-1") if given else new_request_id()
         started = False
         received = 0
         limit = None if scope["path"] in _STREAMED else self._max_body

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from yunmo.control.context import Context
 from yunmo.core.errors import InvalidInput, NotFound
-from yunmo.core.ids import check_name, new_id, split_reference
+from yunmo.core.ids import LARGEST_VERSION, check_name, new_id, split_reference
 from yunmo.core.resources import Dataset, NewDataset, SplitFile, Upload
 from yunmo.store.tables import DatasetRow, UploadRow
 
@@ -101,7 +101,7 @@ class Datasets:
             query = select(UploadRow).where(UploadRow.project_id == project_id, UploadRow.digest == digest)
             if session.scalar(query) is None:
                 session.add(
-                    UploadRow(id=new_id("req"), project_id=project_id, created_at=time.time(), digest=digest, size=size)
+                    UploadRow(id=new_id("upl"), project_id=project_id, created_at=time.time(), digest=digest, size=size)
                 )
 
     def _checked_splits(self, project_id: str, splits: Mapping[str, SplitFile]) -> dict[str, SplitFile]:
@@ -164,7 +164,8 @@ def find(session: Session, project_id: str, name: str, version: int | None) -> D
     query = select(DatasetRow).where(DatasetRow.project_id == project_id, DatasetRow.name == name)
     if version is not None:
         query = query.where(DatasetRow.version == version)
-    row = session.scalars(query.order_by(DatasetRow.version.desc()).limit(1)).first()
+    possible = version is None or 0 < version <= LARGEST_VERSION
+    row = session.scalars(query.order_by(DatasetRow.version.desc()).limit(1)).first() if possible else None
     if row is None:
         reference = name if version is None else f"{name}:{version}"
         raise NotFound(f"there is no dataset {reference!r}", remedy="List them with `yunmo data ls`")

@@ -2,37 +2,42 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
-import msgspec
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from yunmo.control.context import Context
 from yunmo.control.services import models
+from yunmo.control.services.placement import ALL, Placement, placement, write
 from yunmo.control.services.publisher import Publisher
-from yunmo.core.errors import BundleError, Conflict, DeadlineExceeded, IntegrityError, NotFound, YunmoError
-from yunmo.core.events import EndpointDeployed
+from yunmo.control.services.workers import WorkerStates, has_loaded, is_isolated
+from yunmo.core.errors import Conflict, IntegrityError, InvalidInput, NotFound, YunmoError
+from yunmo.core.events import EndpointChanged, RoutedVersion
 from yunmo.core.ids import check_name, new_id
-from yunmo.core.resources import Endpoint, NewDeployment
-from yunmo.core.snapshot import WorkerState
+from yunmo.core.resources import Endpoint, EndpointLimits, EndpointVersion, NewDeployment
+from yunmo.core.schema import Spec, convert
+from yunmo.core.snapshot import Limits, Role, Sticky, WorkerState, endpoint_key
 from yunmo.store.tables import EndpointRow, ModelRow, VersionRow
 
-_POLL_SECONDS = 0.05
-_one_at_a_time = threading.Lock()
-"""Deployments of one process follow each other: each waits for the workers, and may be taken back."""
+_locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+"""Changes of one endpoint follow each other: each waits for the workers, and may be taken back. Those of others don't
+wait for it, so that one endpoint can be rolled back while another's model loads."""
 
 
-@dataclass(frozen=True)
-class _Target:
-    """What an endpoint's row says: version now, version before."""
+class Options(Spec, frozen=True):
+    """What an endpoint's settings may be; null is the default."""
 
-    version_id: str
-    previous_id: str | None
+    concurrency: int | None = None
+    queue: int | None = None
+    timeout: float | None = None
+    sticky: Sticky | None = None
 
 
 class Endpoints:
@@ -41,11 +46,12 @@ class Endpoints:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._publisher = Publisher(context)
+        self._workers = WorkerStates(context)
 
     def list(self, project_id: str) -> list[Endpoint]:
         """Return all endpoints by name."""
         query = select(EndpointRow).where(EndpointRow.project_id == project_id).order_by(EndpointRow.name)
-        states = self._live_workers()
+        states = self._workers.live()
         with self._context.database.read() as session:
             return [_resource(session, row, states) for row in session.scalars(query)]
 
@@ -55,33 +61,40 @@ class Endpoints:
         Raises:
             NotFound: there is none of this name.
         """
-        states = self._live_workers()
+        states = self._workers.live()
         with self._context.database.read() as session:
             return _resource(session, _find(session, project_id, name), states)
 
     def deploy(self, project_id: str, name: str, request: NewDeployment) -> Endpoint:
-        """Send an endpoint's traffic to a model version; the endpoint is made if it is new.
+        """Give a model version an endpoint's traffic, a share of it, or its shadow's place.
 
-        It returns when every live data worker answers with that version. If one refuses it, or does not say so in
-        time, everything is as it was before.
+        All traffic makes the endpoint if it is new, and ends what was tried beside the live version; so the canary's
+        version is promoted by this. It returns when every live data worker does so. If one refuses the version, or
+        does not say so in time, everything is as it was before.
 
         Raises:
-            NotFound: there is no such version.
+            NotFound: there is no such version, or no endpoint to try it at.
+            Conflict: the live version was named as canary or shadow.
+            InvalidInput: a share that is none.
             BundleError: its bundle is refused, here or by a worker.
             DeadlineExceeded: a worker did not load it in time.
         """
         check_name(name, "endpoint")
-        with _one_at_a_time:
+        _check_request(request)
+        with _alone(project_id, name):
             with self._context.database.read() as session:
-                version, model = models.find_reference(session, project_id, request.model)
-                before = _target(session, project_id, name)
-            previous = before.version_id if before else None
-            if before and before.version_id == version.id:
-                previous = before.previous_id
-            return self._switch(project_id, name, version, model, _Target(version.id, previous), before)
+                version, _ = models.find_reference(session, project_id, request.model)
+                row = session.scalar(_query(project_id, name))
+                before = placement(row) if row else None
+            after = _deployed(name, before, version.id, request)
+            self._check_bundle(version)
+            change = "canary" if request.canary is not None else "shadow" if request.shadow else "deployed"
+            return self._apply(project_id, name, before, after, change, version.digest)
 
     def rollback(self, project_id: str, name: str) -> Endpoint:
-        """Send an endpoint's traffic back to the version before; doing it twice changes nothing in the end.
+        """Take canary and shadow away; without one, send the traffic back to the version before.
+
+        The version before is still loaded for a while, so this waits for no load then.
 
         Raises:
             NotFound: there is no such endpoint.
@@ -89,15 +102,40 @@ class Endpoints:
             BundleError: as `deploy`.
             DeadlineExceeded: as `deploy`.
         """
-        with _one_at_a_time:
+        with _alone(project_id, name):
             with self._context.database.read() as session:
-                row = _find(session, project_id, name)
-                before = _Target(row.version_id, row.previous_id)
-                if before.previous_id is None:
-                    raise Conflict(f"endpoint {name!r} has had no other version", where=name)
-                version = session.get_one(VersionRow, before.previous_id)
-                model = session.get_one(ModelRow, version.model_id)
-            return self._switch(project_id, name, version, model, _Target(version.id, before.version_id), before)
+                before = placement(_find(session, project_id, name))
+                try:
+                    after = before.rolled_back(time.time())
+                except Conflict as error:
+                    raise Conflict(f"endpoint {name!r} has had no other version", where=name) from error
+                version = session.get_one(VersionRow, after.version_id)
+            if not has_loaded(self._workers.live(), endpoint_key(project_id, name), version.digest):
+                self._check_bundle(version)
+            return self._apply(project_id, name, before, after, "rolled_back", version.digest)
+
+    def change(self, project_id: str, name: str, options: Mapping[str, Any]) -> Endpoint:
+        """Change an endpoint's limits and stickiness; what is not named stays.
+
+        Args:
+            project_id: whose.
+            name: of the endpoint.
+            options: some of ``concurrency``, ``queue``, ``timeout`` and ``sticky``; None resets.
+
+        Raises:
+            NotFound: there is no such endpoint.
+            InvalidInput: a value that does not fit.
+            DeadlineExceeded: a worker did not take it in time; then it is as before.
+        """
+        convert(dict(options), Options, what="settings")
+        values = {key: options[key] for key in options if key != "sticky"}
+        convert(values, Limits, what="settings")
+        with _alone(project_id, name):
+            with self._context.database.read() as session:
+                before = placement(_find(session, project_id, name))
+            sticky = (options["sticky"] or "request") if "sticky" in options else before.sticky
+            after = replace(before, **values, sticky=sticky)
+            return self._apply(project_id, name, before, after, "settings", None)
 
     def delete(self, project_id: str, name: str) -> None:
         """Take an endpoint away; the model stays.
@@ -105,37 +143,36 @@ class Endpoints:
         Raises:
             NotFound: there is no such endpoint.
         """
-        with _one_at_a_time:
+        with _alone(project_id, name):
             with self._context.database.write() as session:
-                session.delete(_find(session, project_id, name))
+                row = _find(session, project_id, name)
+                endpoint_id, before = row.id, placement(row)
+                session.delete(row)
             number = self._publisher.publish()
-            self._await_workers(number, name, None)
+            self._emit(
+                project_id, endpoint_id, EndpointChanged(name, "deleted", (), before.limits, before.sticky, number)
+            )
+            self._workers.wait_gone(endpoint_key(project_id, name))
 
-    def _switch(
-        self,
-        project_id: str,
-        name: str,
-        version: VersionRow,
-        model: ModelRow,
-        target: _Target,
-        before: _Target | None,
+    def _apply(
+        self, project_id: str, name: str, before: Placement | None, after: Placement, change: Any, digest: str | None
     ) -> Endpoint:
-        self._check_bundle(version)
-        self._set(project_id, name, target)
+        """Write a placement down, publish it and wait for the workers; take it back if one refuses."""
+        self._set(project_id, name, after)
         try:
             number = self._publisher.publish()
-            self._await_workers(number, name, version.digest)
+            self._workers.wait(number, endpoint_key(project_id, name), digest)
         except YunmoError:
             self._set(project_id, name, before)
             self._publisher.publish()
             raise
         endpoint = self.get(project_id, name)
-        self._context.events.emit(
-            project_id,
-            endpoint.id,
-            EndpointDeployed(endpoint=name, model=model.name, version=version.version, snapshot=number),
-        )
+        event = EndpointChanged(name, change, _versions(endpoint), after.limits, after.sticky, number)
+        self._emit(project_id, endpoint.id, event)
         return endpoint
+
+    def _emit(self, project_id: str, endpoint_id: str, event: EndpointChanged) -> None:
+        self._context.events.emit(project_id, endpoint_id, event)
 
     def _check_bundle(self, version: VersionRow) -> None:
         from yunmo.bundle.files import bundle_digest
@@ -146,73 +183,55 @@ class Endpoints:
         if bundle_digest(folder) != version.digest:
             raise IntegrityError("another bundle lies in its place", where=str(folder))
 
-    def _set(self, project_id: str, name: str, target: _Target | None) -> None:
+    def _set(self, project_id: str, name: str, wanted: Placement | None) -> None:
         now = time.time()
         with self._context.database.write() as session:
             row = session.scalar(_query(project_id, name))
-            if target is None:
+            if wanted is None:
                 if row is not None:
                     session.delete(row)
-            elif row is None:
-                session.add(
-                    EndpointRow(
-                        id=new_id("ep"),
-                        project_id=project_id,
-                        created_at=now,
-                        updated_at=now,
-                        name=name,
-                        version_id=target.version_id,
-                        previous_id=target.previous_id,
-                    )
-                )
-            else:
-                row.version_id, row.previous_id, row.updated_at = target.version_id, target.previous_id, now
-
-    def _await_workers(self, number: int, name: str, digest: str | None) -> None:
-        """Wait until every live worker has applied a snapshot.
-
-        Raises:
-            BundleError: a worker refused the bundle.
-            DeadlineExceeded: a worker did not answer in time.
-        """
-        end = time.monotonic() + self._context.settings.deploy_timeout
-        while True:
-            states = self._live_workers()
-            for state in states:
-                if state.snapshot >= number and digest is not None and state.loaded.get(name) != digest:
-                    reason = state.failed.get(name, "it gave no reason")
-                    raise BundleError(f"a worker refused the bundle: {reason}", where=name)
-            waiting = [state.pid for state in states if state.snapshot < number]
-            if not waiting:
                 return
-            if time.monotonic() > end:
-                raise DeadlineExceeded(
-                    f"worker {waiting[0]} did not take the change within {self._context.settings.deploy_timeout:g} s",
-                    where=name,
-                    remedy="See its log, or raise the setting deploy_timeout",
-                )
-            time.sleep(_POLL_SECONDS)
-
-    def _live_workers(self) -> Sequence[WorkerState]:
-        states = []
-        for path in self._context.workspace.workers_folder.glob("*.json"):
-            try:
-                state = msgspec.json.decode(path.read_bytes(), type=WorkerState)
-            except (OSError, msgspec.MsgspecError):
-                continue  # just ended; a file is replaced in one piece, so it is never half there
-            if _is_alive(state.pid):
-                states.append(state)
-        return states
+            if row is None:
+                row = EndpointRow(id=new_id("ep"), project_id=project_id, created_at=now, name=name)
+                session.add(row)
+            write(row, wanted)
+            row.updated_at = now
 
 
-def _is_alive(pid: int) -> bool:
+@contextlib.contextmanager
+def _alone(project_id: str, name: str) -> Iterator[None]:
+    with _locks[endpoint_key(project_id, name)]:
+        yield
+
+
+def _check_request(request: NewDeployment) -> None:
+    if request.canary is None:
+        return
+    if request.shadow:
+        raise InvalidInput("a version is either canary or shadow", where="canary", remedy="Leave one of them out")
+    if not 1 <= request.canary < ALL:
+        raise InvalidInput(
+            f"{request.canary} is not a canary's share",
+            where="canary",
+            remedy="Name 1 to 99 percent; for all traffic leave canary out",
+        )
+
+
+def _deployed(name: str, before: Placement | None, version_id: str, request: NewDeployment) -> Placement:
+    if request.canary is None and not request.shadow:
+        return before.with_live(version_id, time.time()) if before else Placement(version_id)
+    if before is None:
+        raise NotFound(
+            f"there is no endpoint {name!r} to try a version at",
+            where=name,
+            remedy="Deploy its first version without canary and shadow",
+        )
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+        if request.canary is not None:
+            return before.with_canary(version_id, request.canary)
+        return before.with_shadow(version_id)
+    except Conflict as error:
+        raise Conflict(error.message, where=name, remedy=error.remedy) from error
 
 
 def _query(project_id: str, name: str) -> Select[EndpointRow]:
@@ -226,26 +245,41 @@ def _find(session: Session, project_id: str, name: str) -> EndpointRow:
     return row
 
 
-def _target(session: Session, project_id: str, name: str) -> _Target | None:
-    row = session.scalar(_query(project_id, name))
-    return _Target(row.version_id, row.previous_id) if row else None
+def _versions(endpoint: Endpoint) -> tuple[RoutedVersion, ...]:
+    parts: dict[Role, EndpointVersion | None] = {
+        "live": endpoint.live,
+        "canary": endpoint.canary,
+        "shadow": endpoint.shadow,
+    }
+    return tuple(
+        RoutedVersion(role, part.model, part.version, part.weight) for role, part in parts.items() if part is not None
+    )
 
 
 def _resource(session: Session, row: EndpointRow, states: Sequence[WorkerState]) -> Endpoint:
-    version = session.get_one(VersionRow, row.version_id)
-    model = session.get_one(ModelRow, version.model_id)
-    previous = None
-    if row.previous_id is not None:
-        before = session.get_one(VersionRow, row.previous_id)
-        previous = f"{session.get_one(ModelRow, before.model_id).name}:{before.version}"
+    key = endpoint_key(row.project_id, row.name)
+
+    def part(version_id: str, weight: int) -> EndpointVersion:
+        version = session.get_one(VersionRow, version_id)
+        model = session.get_one(ModelRow, version.model_id)
+        ready = has_loaded(states, key, version.digest)
+        isolated = is_isolated(states, key, version.digest)
+        return EndpointVersion(model.name, version.version, version.digest, weight, ready, isolated)
+
+    canary_weight = row.canary_weight or 0 if row.canary_id else 0
+    live = part(row.version_id, ALL - canary_weight)
+    canary = part(row.canary_id, canary_weight) if row.canary_id else None
+    shadow = part(row.shadow_id, ALL) if row.shadow_id else None
     return Endpoint(
         id=row.id,
         name=row.name,
-        model=model.name,
-        version=version.version,
-        digest=version.digest,
-        previous=previous,
-        ready=bool(states) and all(state.loaded.get(row.name) == version.digest for state in states),
+        live=live,
+        canary=canary,
+        shadow=shadow,
+        previous=part(row.previous_id, 0) if row.previous_id else None,
+        limits=EndpointLimits(row.concurrency, row.queue, row.timeout),
+        sticky=placement(row).sticky,
+        ready=all(each.ready for each in (live, canary, shadow) if each is not None),
         created_at=row.created_at,
         updated_at=row.updated_at,
     )

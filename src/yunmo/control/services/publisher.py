@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 
+import msgspec
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from yunmo.control.context import Context
+from yunmo.control.services.placement import placement
 from yunmo.core.access import DEFAULT_PROJECT, KeyRecord
 from yunmo.core.files import write_atomic
-from yunmo.core.snapshot import Deployment, Snapshot, decode_snapshot, encode_snapshot
+from yunmo.core.snapshot import Deployment, Snapshot, Variant, encode_snapshot
 from yunmo.store.tables import CounterRow, EndpointRow, KeyRow, ModelRow, VersionRow
 
 _COUNTER = "snapshot"
@@ -44,7 +46,7 @@ class Publisher:
 
     def _next_number(self, session: Session) -> int:
         path = self._context.workspace.snapshot_path
-        published = decode_snapshot(path.read_bytes()).number if path.exists() else 0
+        published = _number(path.read_bytes()) if path.exists() else 0
         row = session.get(CounterRow, (DEFAULT_PROJECT, _COUNTER))
         if row is None:
             row = CounterRow(project_id=DEFAULT_PROJECT, name=_COUNTER, value=0)
@@ -53,23 +55,37 @@ class Publisher:
         return row.value
 
     def _deployments(self, session: Session) -> list[Deployment]:
-        query = (
-            select(EndpointRow, VersionRow, ModelRow)
-            .join(VersionRow, EndpointRow.version_id == VersionRow.id)
-            .join(ModelRow, VersionRow.model_id == ModelRow.id)
-            .order_by(EndpointRow.id)
-        )
-        return [
-            Deployment(
-                endpoint=endpoint.name,
-                project_id=endpoint.project_id,
-                model=model.name,
-                version=version.version,
-                digest=version.digest,
-                path=str(self._context.workspace.bundle_folder(version.digest)),
+        return [self._deployment(session, row) for row in session.scalars(select(EndpointRow).order_by(EndpointRow.id))]
+
+    def _deployment(self, session: Session, row: EndpointRow) -> Deployment:
+        wanted = placement(row)
+        variants = []
+        for role, version_id, weight, until in wanted.parts(time.time(), self._context.settings.standby_seconds):
+            version = session.get_one(VersionRow, version_id)
+            variants.append(
+                Variant(
+                    model=session.get_one(ModelRow, version.model_id).name,
+                    version=version.version,
+                    digest=version.digest,
+                    path=str(self._context.workspace.bundle_folder(version.digest)),
+                    weight=weight,
+                    role=role,
+                    until=until,
+                )
             )
-            for endpoint, version, model in session.execute(query)
-        ]
+        return Deployment(row.name, row.project_id, tuple(variants), wanted.limits, wanted.sticky)
+
+
+def _number(snapshot: bytes) -> int:
+    """Return the number of a snapshot, also of one that another version of Yunmo wrote; 0 if it is damaged."""
+    try:
+        return msgspec.json.decode(snapshot, type=_Numbered).number
+    except msgspec.MsgspecError:
+        return 0
+
+
+class _Numbered(msgspec.Struct):
+    number: int
 
 
 def _keys(session: Session) -> list[KeyRecord]:
