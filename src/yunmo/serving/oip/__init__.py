@@ -1,0 +1,1 @@
+"""The Open Inference Protocol's REST face, and what its gRPC face shares with it."""
