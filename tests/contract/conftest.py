@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 from tests.contract.harness import Workers
+from tests.fixtures.tensors import make_tensor_bundle
 
 from yunmo.core.settings import Settings
 
@@ -12,6 +13,20 @@ from yunmo.core.settings import Settings
 def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
     """One data worker with the endpoints ``table`` and ``pictures``, and a limit of 200 kB a request."""
     with Workers(tmp_path_factory.mktemp("home"), settings=Settings(max_body=200_000)) as workers:
+        workers.deploy("table", workers.bundle("table"))
+        workers.deploy("pictures", workers.bundle("pictures", kind="image"))
+        workers.apply()
+        yield workers
+
+
+@pytest.fixture(scope="module")
+def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
+    """As ``workers``, with the endpoint ``tensors`` of an imported graph beside them."""
+    with Workers(tmp_path_factory.mktemp("home"), settings=Settings(max_body=200_000)) as workers:
+        tensors = workers.workspace.home / "made" / "tensors"
+        tensors.parent.mkdir()
+        make_tensor_bundle(tensors, workers.private)
+        workers.deploy("tensors", tensors)
         workers.deploy("table", workers.bundle("table"))
         workers.deploy("pictures", workers.bundle("pictures", kind="image"))
         workers.apply()

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, Any
 
 import msgspec
 from tests.fixtures.bundles import Kind, key_files, make_bundle
@@ -22,12 +22,16 @@ from yunmo.app.sockets import Listening, reserve_port
 from yunmo.bundle.files import bundle_digest
 from yunmo.core.access import KeyRecord, Scope, new_key
 from yunmo.core.settings import Settings
-from yunmo.core.snapshot import Deployment, Snapshot, WorkerState, encode_snapshot
+from yunmo.core.snapshot import Deployment, Role, Snapshot, Variant, WorkerState, encode_snapshot
+from yunmo.monitoring.slots import forget_slots
 from yunmo.store.workspace import Workspace
 
 
 class Workers(AbstractContextManager["Workers"]):
     """Data workers without a control process: the test publishes snapshots itself."""
+
+    module = "yunmo.app.worker"
+    """What a worker runs."""
 
     def __init__(self, home: Path, *, count: int = 1, settings: Settings | None = None) -> None:
         self.workspace = Workspace(home)
@@ -42,14 +46,16 @@ class Workers(AbstractContextManager["Workers"]):
         self._log: IO[bytes] | None = None
         self.processes: list[subprocess.Popen[bytes]] = []
         self.listening: Listening
+        self.grpc: Listening
 
     def __enter__(self) -> Workers:
         self.listening = self._stack.enter_context(reserve_port("127.0.0.1", 0))
+        self.grpc = self._stack.enter_context(reserve_port("127.0.0.1", 0))
         self._log = self._stack.enter_context(open(self.log_path, "ab"))
         self.publish()
         for _ in range(self._count):
             self.start_worker()
-        self.wait(lambda: len(self.states()) == self._count)
+        self.wait(lambda: len(self.states()) == self._count and self.listening.accepts() and self.grpc.accepts())
         return self
 
     def __exit__(
@@ -63,6 +69,7 @@ class Workers(AbstractContextManager["Workers"]):
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        forget_slots(self.workspace.home)
         self._stack.close()
 
     @property
@@ -89,8 +96,9 @@ class Workers(AbstractContextManager["Workers"]):
             self.workspace.control_socket,
             self.listening.address,
             self.listening.port,
+            self.grpc.port,
         )
-        process = subprocess.Popen(child_command("yunmo.app.worker", arguments), stderr=self._log)
+        process = subprocess.Popen(child_command(self.module, arguments), stderr=self._log)
         self.processes.append(process)
         return process
 
@@ -101,15 +109,27 @@ class Workers(AbstractContextManager["Workers"]):
         self.keys.append(KeyRecord(name, "p", name, prefix, digest, scopes, endpoints))
         return key
 
-    def bundle(self, name: str, *, kind: Kind = "table", always: str | None = None, seed: int = 0) -> Path:
+    def bundle(
+        self, name: str, *, kind: Kind = "table", always: str | None = None, seed: int = 0, breaks: bool = False
+    ) -> Path:
         """Make a signed bundle."""
         folder = self.workspace.home / "made" / name
-        make_bundle(folder, kind=kind, private_key=self.private, always=always, seed=seed)
+        make_bundle(folder, kind=kind, private_key=self.private, always=always, seed=seed, breaks=breaks)
         return folder
 
-    def deploy(self, endpoint: str, folder: Path, version: int = 1) -> None:
-        """Name a bundle for an endpoint in the next snapshot."""
-        self.deployments[endpoint] = Deployment(endpoint, "p", endpoint, version, bundle_digest(folder), str(folder))
+    def deploy(self, endpoint: str, folder: Path, version: int = 1, **more: Any) -> None:
+        """Name a bundle for an endpoint in the next snapshot; ``more`` is of its `Deployment`: limits, sticky."""
+        live = Variant(endpoint, version, bundle_digest(folder), str(folder))
+        self.deployments[endpoint] = Deployment(endpoint, "p", (live,), **more)
+
+    def beside(self, endpoint: str, folder: Path, version: int, role: Role, weight: int = 100) -> None:
+        """Name a bundle that gets a part in an endpoint beside its live one: canary, shadow or standby."""
+        deployment = self.deployments[endpoint]
+        others = [each for each in deployment.variants[1:] if each.role != role]
+        left = 100 - weight if role == "canary" else deployment.live.weight
+        live = msgspec.structs.replace(deployment.live, weight=left)
+        added = Variant(endpoint, version, bundle_digest(folder), str(folder), weight, role)
+        self.deployments[endpoint] = msgspec.structs.replace(deployment, variants=(live, *others, added))
 
     def publish(self) -> int:
         """Publish the next snapshot."""

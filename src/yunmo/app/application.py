@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from yunmo.app.guard import Guard
 from yunmo.core.settings import Settings
+from yunmo.monitoring.metrics import Metrics
+from yunmo.monitoring.traces import Traces
+from yunmo.serving.admission import Admission
 from yunmo.serving.dataplane import DataPlane
-from yunmo.serving.deployments import Deployments, open_predictor
+from yunmo.serving.deployments import Deployments
+from yunmo.serving.entry import Entry
 from yunmo.serving.gate import Gate, Keyring
-from yunmo.serving.http import App, Receive, Scope, Send
+from yunmo.serving.http import App, Face
+from yunmo.serving.log import RequestLog
+from yunmo.serving.metrics_page import MetricsFace
 from yunmo.serving.native.face import NativeFace
+from yunmo.serving.observer import Observer, Silent
+from yunmo.serving.oip.face import OipFace
+
+if TYPE_CHECKING:
+    from yunmo.serving.grpc.server import Server
 
 
 class Application:
@@ -21,35 +34,81 @@ class Application:
         state_path: where this process says what it has applied.
         settings: limits and times.
         control: the management API: the proxy to the control process, or the FastAPI application itself.
+        metrics: counts what happens; None: nobody does.
+        tracer: makes the spans of requests; None: nothing is traced.
+        log: gets a line for every request; None: nothing does.
+        stuck: called when a model hangs so that only a new process helps; None: nothing can be done.
     """
 
-    def __init__(self, snapshot_path: Path, state_path: Path, settings: Settings, control: App) -> None:
-        keyring = Keyring()
+    def __init__(
+        self,
+        snapshot_path: Path,
+        state_path: Path,
+        settings: Settings,
+        control: App,
+        *,
+        metrics: Metrics | None = None,
+        tracer: Traces | None = None,
+        log: RequestLog | None = None,
+        stuck: Callable[[], None] | None = None,
+    ) -> None:
+        self._observer: Observer = metrics or Silent()
+        self._log = log or RequestLog("off")
+        self._tracer = tracer
+        self._keyring = keyring = Keyring()
+        self._max_body = settings.max_body
+        self._request_timeout = settings.request_timeout
+        self._guard = Guard(state_path, settings, self._observer, timeout=self._run_timeout, stuck=stuck)
         self._deployments = Deployments(
             snapshot_path,
             state_path,
             keyring,
             drain_timeout=settings.drain_timeout,
-            open_predictor=partial(open_predictor, max_pixels=settings.max_pixels),
+            open_predictor=self._guard.open,
+            make_lane=self._guard.make_lane,
+            quarantine=self._guard.quarantine,
         )
-        dataplane = DataPlane(self._deployments, timeout=settings.request_timeout)
-        self._gate = Gate(NativeFace(dataplane, control, max_body=settings.max_body), keyring)
+        self._admission = Admission(state_path.parent, state_path.stem)
+        self._dataplane = dataplane = DataPlane(self._deployments, self._admission, timeout=settings.request_timeout)
+        faces: list[Face] = [
+            MetricsFace(metrics),
+            OipFace(dataplane, max_body=settings.max_body),
+            NativeFace(dataplane, max_body=settings.max_body),
+        ]
+        self._entry = Entry(Gate(keyring), faces, control, self._observer, self._log, dataplane.activity, tracer)
+        self.handle = self._entry.handle
+        """Answers requests of the HTTP server; `start` and `stop` are the caller's."""
+        self.refused = self._entry.refused
+        """Is told of what the HTTP server refused."""
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, or the server's start and stop."""
-        if scope["type"] == "lifespan":
-            await self._lifespan(receive, send)
-        else:
-            await self._gate(scope, receive, send)
+    def grpc_server(self, address: str, port: int) -> Server:
+        """Return the gRPC server of this process; to be called on the event loop.
 
-    async def _lifespan(self, receive: Receive, send: Send) -> None:
-        """Load what is deployed before the first connection is accepted; drain after the last was answered."""
-        while True:
-            message = await receive()
-            if message["type"] == "lifespan.startup":
-                await self._deployments.start()
-                await send({"type": "lifespan.startup.complete"})
-            elif message["type"] == "lifespan.shutdown":
-                await self._deployments.stop()
-                await send({"type": "lifespan.shutdown.complete"})
-                return
+        Args:
+            address: IP address to listen on.
+            port: which other workers may share.
+        """
+        # Only now: most of what it imports is for gRPC alone.
+        from yunmo.serving.grpc.server import Server
+        from yunmo.serving.grpc.service import Service
+
+        service = Service(self._dataplane, self._keyring, self._observer, self._log, self._tracer)
+        return Server(service, address=address, port=port, max_message=self._max_body)
+
+    async def start(self) -> None:
+        """Load what is deployed."""
+        self._guard.start()
+        await self._deployments.start()
+
+    async def stop(self) -> None:
+        """Drain what is deployed, after the last request was answered."""
+        await self._deployments.stop()
+        await self._dataplane.mirror.close()
+        self._guard.stop()
+        self._admission.close()
+        self._log.close()
+
+    def _run_timeout(self, key: str) -> float:
+        """Return the seconds that a request to an endpoint may take, at present: a run need not take longer."""
+        timeout = self._deployments.limits(key).timeout
+        return self._request_timeout if timeout is None else timeout

@@ -23,7 +23,7 @@ class Child:
     Args:
         name: for the log.
         command: program and arguments.
-        gone: called with the process id of each process that ended, before it is replaced.
+        gone: called with the process id and the exit status of each process that ended, before it is replaced.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class Child:
         name: str,
         command: list[str],
         *,
-        gone: Callable[[int], None] | None = None,
+        gone: Callable[[int, int], None] | None = None,
     ) -> None:
         self.name = name
         self.deaths = 0
@@ -85,7 +85,7 @@ class Child:
             pid = self._process.pid
             status = await self._process.wait()
             if self._gone is not None:
-                self._gone(pid)
+                self._gone(pid, status)
             if self._stopping.is_set():
                 return
             self.deaths += 1

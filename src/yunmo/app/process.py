@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+import uvloop
 
 from yunmo.core.settings import Settings
 from yunmo.serving.log import configure_log
@@ -35,6 +36,8 @@ class ChildArguments:
     control_socket: Path
     address: str
     port: int
+    grpc_port: int | None = None
+    """None: no gRPC."""
 
 
 def child_command(module: str, arguments: ChildArguments) -> list[str]:
@@ -49,6 +52,7 @@ def child_command(module: str, arguments: ChildArguments) -> list[str]:
         f"--control-socket={arguments.control_socket}",
         f"--address={arguments.address}",
         f"--port={arguments.port}",
+        *([] if arguments.grpc_port is None else [f"--grpc-port={arguments.grpc_port}"]),
     ]
 
 
@@ -59,13 +63,20 @@ def child_arguments() -> ChildArguments:
         parser.add_argument(f"--{name}", required=True)
     for name in ("parent", "port"):
         parser.add_argument(f"--{name}", required=True, type=int)
+    parser.add_argument("--grpc-port", type=int)
     given = parser.parse_args()
     settings = msgspec.json.decode(given.settings, type=Settings)
     configure_log(settings.log_level)
     os.umask(0o077)
     die_with_parent(given.parent)
     return ChildArguments(
-        Path(given.home), settings, given.parent, Path(given.control_socket), given.address, given.port
+        Path(given.home),
+        settings,
+        given.parent,
+        Path(given.control_socket),
+        given.address,
+        given.port,
+        given.grpc_port,
     )
 
 
@@ -119,4 +130,4 @@ def serve_until_signal(serve: Callable[[], Awaitable[None]], stop: Callable[[], 
             loop.add_signal_handler(number, interrupted)
         await serve()
 
-    asyncio.run(main())
+    uvloop.run(main())

@@ -17,7 +17,7 @@ import h11
 import msgspec
 
 from yunmo.core.errors import BodyTooLarge, InvalidInput, Unavailable
-from yunmo.serving.http import PRINCIPAL, REQUEST_ID, ClientGone, Receive, Scope, Send, header, wait_disconnect
+from yunmo.serving.http import PRINCIPAL, REQUEST_ID, ClientGone, Receive, Scope, Send
 
 CONNECT_TIMEOUT = 5.0
 _CHUNK = 256 * 1024
@@ -56,7 +56,7 @@ class ControlProxy:
             InvalidInput: characters that HTTP does not allow.
             ClientGone: the client left; control's work on the request is cancelled.
         """
-        declared = header(scope, b"content-length")
+        declared = next((value for name, value in scope["headers"] if name == b"content-length"), None)
         if declared is not None and declared.isdigit() and int(declared) > self._max_upload:
             raise self._too_large()
         with socket.socket(socket.AF_UNIX) as stream:
@@ -115,7 +115,8 @@ class ControlProxy:
             await loop.sock_sendall(stream, connection.send(h11.EndOfMessage()) or b"")
         except (ConnectionError, h11.LocalProtocolError):
             return  # control has answered before the end of the body, or died: the answer's side knows which
-        await wait_disconnect(receive)
+        while (await receive())["type"] != "http.disconnect":
+            pass
         raise ClientGone
 
     async def _send_answer(self, connection: h11.Connection, stream: socket.socket, send: Send) -> None:

@@ -11,13 +11,16 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import uvloop
 
 from yunmo.app.application import Application
 from yunmo.app.sockets import private_socket
 from yunmo.client.client import Client
 from yunmo.core.errors import Unavailable, WorkspaceBusy, YunmoError
 from yunmo.serving.http import App, Receive, Scope, Send
+from yunmo.serving.http1.server import Http1Server
 from yunmo.serving.log import log_to_file
 from yunmo.store.workspace import Lock, Workspace
 
@@ -169,18 +172,17 @@ class _ServerThread(threading.Thread):
         self._ready = threading.Event()
         self._error: BaseException | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._server: Any = None
+        self._server: Http1Server | None = None
 
     def run(self) -> None:
         try:
-            asyncio.run(self._serve())
+            uvloop.run(self._serve())
         except BaseException as error:
             self._error = error
         finally:
             self._ready.set()
 
     async def _serve(self) -> None:
-        from yunmo.app.server import make_server
         from yunmo.control.rest.app import create_app
 
         control = create_app(self._context)
@@ -188,13 +190,15 @@ class _ServerThread(threading.Thread):
         state = self._workspace.workers_folder / f"{os.getpid()}.json"
         application = Application(self._workspace.snapshot_path, state, settings, self._runner.before(control))
         self._loop = asyncio.get_running_loop()
-        self._server = make_server(application, uds=self._socket)
+        self._server = Http1Server(application.handle, uds=self._socket, refused=application.refused)
         async with control.router.lifespan_context(control):
+            await application.start()
             watch = asyncio.ensure_future(self._tell_when_ready())
             try:
                 await self._server.serve()
             finally:
                 watch.cancel()
+                await application.stop()
 
     async def _tell_when_ready(self) -> None:
         while True:

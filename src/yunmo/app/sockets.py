@@ -32,14 +32,23 @@ class Listening:
         host = _ANY.get(self.address, self.address)
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
+    def accepts(self) -> bool:
+        """Say whether a process accepts connections there."""
+        try:
+            with socket.create_connection((_ANY.get(self.address, self.address), self.port), timeout=1.0):
+                return True
+        except OSError:
+            return False
+
 
 @contextlib.contextmanager
-def reserve_port(host: str, port: int) -> Iterator[Listening]:
+def reserve_port(host: str, port: int, *, option: str = "--port") -> Iterator[Listening]:
     """Hold a port for the data workers, which bind it too (SO_REUSEPORT); nobody connects to this socket.
 
     Args:
         host: name or address to listen on.
         port: 0 for any free one.
+        option: of the command line, by which another can be chosen.
 
     Raises:
         Unavailable: the port is in use.
@@ -63,16 +72,18 @@ def reserve_port(host: str, port: int) -> Iterator[Listening]:
             held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             held.bind(target)
         except OSError as error:
-            raise _cannot_bind(host, port, error) from None
+            raise _cannot_bind(host, port, option, error) from None
         address, bound = held.getsockname()[:2]
         yield Listening(address, bound)
 
 
-def _cannot_bind(host: str, port: int, error: OSError) -> InvalidInput | Unavailable:
+def _cannot_bind(host: str, port: int, option: str, error: OSError) -> InvalidInput | Unavailable:
     where = f"{host}:{port}"
     if error.errno == errno.EADDRINUSE:
         return Unavailable(
-            "the port is in use", where=where, remedy="Stop what uses it, or choose another with --port (0: any free)"
+            "the port is in use",
+            where=where,
+            remedy=f"Stop what uses it, or choose another with {option} (0: any free)",
         )
     if error.errno in (errno.EACCES, errno.EPERM):
         return InvalidInput("this port may not be opened", where=where, remedy="Choose a port of 1024 or more")

@@ -17,11 +17,14 @@ import msgspec
 
 from yunmo.app.children import Child
 from yunmo.app.process import ChildArguments, child_command
-from yunmo.app.sockets import private_socket, reserve_port
+from yunmo.app.sockets import Listening, private_socket, reserve_port
+from yunmo.app.watch import BLOCKED_LOOKS, LOOK_SECONDS, Watch
 from yunmo.client.client import Client
 from yunmo.core.errors import Conflict, Unavailable
 from yunmo.core.settings import Settings
 from yunmo.core.snapshot import WorkerState
+from yunmo.monitoring.slots import forget_slots
+from yunmo.monitoring.traces import check_installed
 from yunmo.serving.log import configure_log
 from yunmo.store.workspace import Workspace
 
@@ -32,17 +35,25 @@ _EXTRA_SECONDS = 5.0
 
 _logger = logging.getLogger("yunmo.supervisor")
 
-Ready = Callable[[str, str | None], None]
-"""Called once when the service answers: its URL, and the first key if it was made at this very start."""
+Ready = Callable[[str, int | None, str | None], None]
+"""Called once when the service answers: its URL, its gRPC port, and the first key if it was made at this very start."""
 
 
-def up(home: Path, *, host: str | None = None, port: int | None = None, as_json: bool = False) -> int:
+def up(
+    home: Path,
+    *,
+    host: str | None = None,
+    port: int | None = None,
+    grpc_port: int | None = None,
+    as_json: bool = False,
+) -> int:
     """Run the service and say on standard output where it answers; the body of ``yunmo up``.
 
     Args:
         home: the workspace.
         host: over the setting of that name.
         port: over the setting of that name.
+        grpc_port: over the setting of that name; where ``port`` is 0, so is this if it is not given.
         as_json: say it as one JSON object a line.
 
     Returns:
@@ -56,12 +67,18 @@ def up(home: Path, *, host: str | None = None, port: int | None = None, as_json:
         settings = msgspec.structs.replace(settings, host=host)
     if port is not None:
         settings = msgspec.structs.replace(settings, port=port)
+    if grpc_port is None and port == 0 and settings.grpc_port is not None:
+        grpc_port = 0
+    if grpc_port is not None:
+        settings = msgspec.structs.replace(settings, grpc_port=grpc_port)
 
-    def ready(url: str, key: str | None) -> None:
+    def ready(url: str, grpc_port: int | None, key: str | None) -> None:
         if as_json:
-            text = msgspec.json.encode({"url": url, "key": key, "pid": os.getpid()}).decode()
+            said = {"url": url, "grpc_port": grpc_port, "key": key, "pid": os.getpid()}
+            text = msgspec.json.encode(said).decode()
         else:
-            text = f"Yunmo answers at {url} (documentation: {url}/docs). Ctrl-C ends it."
+            grpc = f", gRPC: port {grpc_port}" if grpc_port is not None else ""
+            text = f"Yunmo answers at {url} (documentation: {url}/docs{grpc}). Ctrl-C ends it."
             if key is not None:
                 text += f"\nYour first key, shown this once: {key}"
         sys.stdout.write(text + "\n")
@@ -81,23 +98,28 @@ def run_service(home: Path, settings: Settings, ready: Ready) -> None:
 
     Raises:
         WorkspaceBusy: another process holds the workspace.
+        MissingExtra: the settings ask for something that is not installed.
         Unavailable: the port is in use, or a process of the service does not start; its log says why.
     """
+    if settings.traces is not None:
+        check_installed()
     configure_log(settings.log_level)
     os.umask(0o077)
     workspace = Workspace(home)
-    with (
-        workspace.lock() as lock,
-        reserve_port(settings.host, settings.port) as listening,
-        private_socket(workspace.control_socket) as control_socket,
-    ):
+    with contextlib.ExitStack() as stack:
+        lock = stack.enter_context(workspace.lock())
+        listening = stack.enter_context(reserve_port(settings.host, settings.port))
+        grpc_port = None
+        if settings.grpc_port is not None:
+            grpc_port = stack.enter_context(reserve_port(settings.host, settings.grpc_port, option="--grpc-port")).port
+        control_socket = stack.enter_context(private_socket(workspace.control_socket))
         arguments = ChildArguments(
-            workspace.home, settings, os.getpid(), control_socket, listening.address, listening.port
+            workspace.home, settings, os.getpid(), control_socket, listening.address, listening.port, grpc_port
         )
 
         def announce() -> None:
             lock.announce(listening.url)
-            ready(listening.url, _first_key(listening.url, workspace))
+            ready(listening.url, grpc_port, _first_key(listening.url, workspace))
 
         asyncio.run(_Service(workspace, arguments, announce).run())
 
@@ -120,6 +142,8 @@ class _Service:
     def __init__(self, workspace: Workspace, arguments: ChildArguments, announce: Callable[[], None]) -> None:
         self._workspace = workspace
         self._socket = arguments.control_socket
+        ports = (arguments.port, arguments.grpc_port)
+        self._listening = [Listening(arguments.address, port) for port in ports if port is not None]
         self._settings = arguments.settings
         self._announce = announce
         self._stop = asyncio.Event()
@@ -131,13 +155,15 @@ class _Service:
             Child(f"worker-{number}", child_command("yunmo.app.worker", arguments), gone=self._forget_worker)
             for number in range(worker_count(self._settings))
         ]
+        self._watch = Watch(workspace.workers_folder)
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._interrupted)
-        for left_over in self._workspace.workers_folder.glob("*.json"):
+        for left_over in self._workspace.workers_folder.glob("*.*"):
             left_over.unlink(missing_ok=True)
+        forget_slots(self._workspace.home)
         try:
             self._control.start()
             await self._until(self._control_published, [self._control])
@@ -146,9 +172,21 @@ class _Service:
             await self._until(self._workers_ready, [*self._workers, self._runner])
             if not self._stop.is_set():
                 self._announce()
-            await self._stop.wait()
+            await self._watch_workers()
         finally:
             await self._end()
+
+    async def _watch_workers(self) -> None:
+        """End workers that are blocked, so that others take their places, until the service is to end."""
+        while not self._stop.is_set():
+            blocked = self._watch.look([worker.pid for worker in self._workers if worker.pid is not None])
+            for worker in self._workers:
+                if worker.pid in blocked:
+                    facts = {"child": worker.name, "pid": worker.pid, "seconds": BLOCKED_LOOKS * LOOK_SECONDS}
+                    _logger.error("a worker is blocked and is killed", extra={"facts": facts})
+                    worker.signal(signal.SIGKILL)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), LOOK_SECONDS)
 
     def _interrupted(self) -> None:
         self._signals += 1
@@ -163,6 +201,7 @@ class _Service:
         runner = self._runner.stop(patience + self._settings.drain_timeout)
         await asyncio.gather(runner, *(worker.stop(patience) for worker in self._workers))
         await self._control.stop(patience)
+        forget_slots(self._workspace.home)
 
     async def _until(self, condition: Callable[[], bool], children: list[Child]) -> None:
         end = time.monotonic() + START_SECONDS
@@ -181,7 +220,8 @@ class _Service:
 
     def _workers_ready(self) -> bool:
         states = map(self._state, self._workers)
-        return all(state is not None and state.snapshot >= 0 for state in states)
+        loaded = all(state is not None and state.snapshot >= 0 for state in states)
+        return loaded and all(each.accepts() for each in self._listening)
 
     def _state(self, worker: Child) -> WorkerState | None:
         try:
@@ -190,9 +230,12 @@ class _Service:
         except (OSError, msgspec.MsgspecError):
             return None
 
-    def _forget_worker(self, pid: int) -> None:
-        with contextlib.suppress(OSError):
-            (self._workspace.workers_folder / f"{pid}.json").unlink(missing_ok=True)
+    def _forget_worker(self, pid: int, status: int) -> None:
+        if not self._stop.is_set():
+            self._watch.died(pid, status)
+        for left_over in self._workspace.workers_folder.glob(f"{pid}.*"):
+            with contextlib.suppress(OSError):
+                left_over.unlink(missing_ok=True)
 
 
 def _answers(path: Path) -> bool:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
+import signal
 
 from yunmo.app.application import Application
+from yunmo.app.guard import tell_crashes
 from yunmo.app.process import allow_many_connections, child_arguments, serve_until_signal
 from yunmo.app.proxy import ControlProxy
-from yunmo.app.server import make_server
+from yunmo.monitoring.metrics import Metrics
+from yunmo.monitoring.slots import shared_folder
+from yunmo.monitoring.traces import Traces
+from yunmo.serving.http1.server import Http1Server
+from yunmo.serving.log import RequestLog
 from yunmo.store.workspace import Workspace
 
 
@@ -20,15 +27,54 @@ def main() -> None:
     workspace = Workspace(arguments.home)
     proxy = ControlProxy(arguments.control_socket, max_upload=settings.max_upload)
     state = workspace.workers_folder / f"{os.getpid()}.json"
-    application = Application(workspace.snapshot_path, state, settings, proxy)
-    server = make_server(application, address=arguments.address, port=arguments.port)
+    tell_crashes(state.with_suffix(".fault"))
+    metrics = Metrics(shared_folder(workspace.home)) if settings.metrics else None
+    tracer = Traces(settings.traces) if settings.traces is not None else None
+    log = RequestLog(
+        settings.request_log if settings.log_level in ("debug", "info") else "off",
+        dropped=metrics.log_dropped if metrics is not None else lambda _: None,
+    )
+    application = Application(
+        workspace.snapshot_path,
+        state,
+        settings,
+        proxy,
+        metrics=metrics,
+        tracer=tracer,
+        log=log,
+        stuck=lambda: os.kill(os.getpid(), signal.SIGTERM),  # others drain, and the supervisor starts another worker
+    )
+    server = Http1Server(
+        application.handle, address=arguments.address, port=arguments.port, refused=application.refused
+    )
+
+    calls = contextlib.ExitStack()
+    """Where the end of the gRPC server is begun."""
 
     def stop() -> None:
         proxy.close_streams()
         server.stop()
+        calls.close()
 
-    gc.freeze()
-    serve_until_signal(server.serve, stop, settings.drain_timeout)
+    async def serve() -> None:
+        # What is deployed is loaded before the first connection is accepted, and drained after the last was answered.
+        await application.start()
+        grpc = None
+        if arguments.grpc_port is not None:
+            grpc = application.grpc_server(arguments.address, arguments.grpc_port)
+            await grpc.start()
+            calls.callback(grpc.stop, settings.drain_timeout)
+        gc.freeze()
+        await server.serve()
+        if grpc is not None:
+            await grpc.ended()
+        await application.stop()
+        if metrics is not None:
+            metrics.close()
+        if tracer is not None:
+            tracer.close()
+
+    serve_until_signal(serve, stop, settings.drain_timeout)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ SCOPES: tuple[Scope, ...] = ("predict", "read", "write", "admin")
 DEFAULT_PROJECT = "default"
 PREFIX_LENGTH = 8
 
+_LIKE_A_KEY = re.compile(r"ym_[A-Za-z0-9]{8}_[A-Za-z0-9_-]+")
 _KEY = re.compile(r"ym_([A-Za-z0-9]{8})_([A-Za-z0-9_-]{43})")
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 
@@ -72,6 +73,11 @@ def key_prefix(key: str) -> str | None:
     """Return the prefix of a well-formed key, None for anything else."""
     match = _KEY.fullmatch(key)
     return match[1] if match else None
+
+
+def hide_keys(text: str) -> str:
+    """Return a text with what looks like a key blanked: for logs and traces."""
+    return _LIKE_A_KEY.sub("ym_[hidden]", text) if "ym_" in text else text
 
 
 def authenticate(key: str, records: dict[str, KeyRecord], *, now: float) -> Principal | None:

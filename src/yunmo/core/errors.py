@@ -50,6 +50,14 @@ class InvalidInput(YunmoError):
     title = "Invalid input"
 
 
+class Malformed(InvalidInput):
+    """Bytes that are no request at all."""
+
+    code = "malformed_request"
+    status = 400
+    title = "Malformed request"
+
+
 class RecipeError(InvalidInput):
     """A recipe that cannot be read or that contradicts itself or its data."""
 
@@ -243,6 +251,7 @@ ERRORS: dict[str, type[YunmoError]] = {
     kind.code: kind
     for kind in (
         InvalidInput,
+        Malformed,
         RecipeError,
         SettingsError,
         DataError,

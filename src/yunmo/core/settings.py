@@ -16,6 +16,9 @@ ENVIRONMENT_PREFIX = "YUNMO_"
 OUTSIDE_SETTINGS = frozenset({"YUNMO_HOME", "YUNMO_URL", "YUNMO_API_KEY"})
 """Variables that say where to work, and so are no settings of the place itself."""
 
+Isolate = Literal["crashed", "always", "never"]
+"""Which models run in a process of their own."""
+
 
 class Settings(Spec, frozen=True):
     """Every setting with its default."""
@@ -24,9 +27,21 @@ class Settings(Spec, frozen=True):
         "127.0.0.1"
     )
     port: Annotated[int, Meta(ge=0, le=65535, description="HTTP port; 0: any free one")] = 8080
+    grpc_port: Annotated[
+        Annotated[int, Meta(ge=0, le=65535)] | None, Meta(description="gRPC port; 0: any free one; null: no gRPC")
+    ] = 8081
     workers: Annotated[
         Annotated[int, Meta(ge=1, le=256)] | None, Meta(description="data workers; null: one per core")
     ] = None
+    runs: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=64,
+            description="batches of one model that a data worker runs at a time; workers: 1 with runs: 2 serves two "
+            "cores with the memory of one worker",
+        ),
+    ] = 1
     threads: Annotated[
         Annotated[int, Meta(ge=1)] | None, Meta(description="cores a training job may use; null: all")
     ] = None
@@ -38,8 +53,26 @@ class Settings(Spec, frozen=True):
     deploy_timeout: Annotated[
         float, Meta(gt=0, description="seconds until every worker must have loaded a version")
     ] = 60.0
+    standby_seconds: Annotated[
+        float, Meta(ge=0, description="seconds a replaced version stays loaded for a rollback at once; 0: not at all")
+    ] = 600.0
+    isolate: Annotated[
+        Isolate,
+        Meta(
+            description="which models run in a process of their own, at some cost a batch; crashed: those that ended "
+            "a data worker once"
+        ),
+    ] = "crashed"
     drain_timeout: Annotated[float, Meta(gt=0, description="seconds running requests get to end at shutdown")] = 10.0
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="least level logged")] = "info"
+    request_log: Annotated[
+        Literal["all", "errors", "off"], Meta(description="which requests get a line in the log")
+    ] = "all"
+    metrics: Annotated[bool, Meta(description="count what /metrics shows")] = True
+    traces: Annotated[
+        Annotated[str, Meta(pattern=r"^https?://[^\s/]+")] | None,
+        Meta(description="OpenTelemetry collector (OTLP over HTTP) that gets traces of requests; null: none"),
+    ] = None
 
 
 def load_settings(text: str | None, environment: Mapping[str, str], *, where: str = "settings.yaml") -> Settings:

@@ -8,36 +8,19 @@ from __future__ import annotations
 
 import base64
 import binascii
-import logging
 import re
 import time
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from yunmo.core.access import KeyRecord, Principal, authenticate
-from yunmo.core.errors import InternalError, InvalidInput, Unauthenticated, Unavailable, YunmoError
-from yunmo.core.ids import new_id
-from yunmo.serving.http import (
-    FACTS,
-    PRINCIPAL,
-    REQUEST_ID,
-    App,
-    ClientGone,
-    Message,
-    Receive,
-    Scope,
-    Send,
-    send_problem,
-)
-from yunmo.serving.log import request_log
+from yunmo.core.errors import Unauthenticated, Unavailable
+from yunmo.serving.http import Headers, Request
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 _BROWSER_PAGE = re.compile(
     r"/docs(/.*)?|/openapi\.json|/api/v1/runs/[^/]+/report|/api/v1/models/[^/]+/[^/]+/report", re.ASCII
 )
 _MAX_CREDENTIALS = 512
-
-_logger = logging.getLogger("yunmo.gate")
 
 
 class Keyring:
@@ -56,94 +39,74 @@ class Keyring:
         """Return whom a key belongs to, None if it is not valid."""
         return authenticate(key, self._records, now=time.time())
 
+    def admit(self, key: str | None) -> Principal:
+        """Return whom a request comes from.
+
+        Args:
+            key: as it was sent; None: there was none, or more than one.
+
+        Raises:
+            Unavailable: no keys are known yet.
+            Unauthenticated: no valid key.
+        """
+        if not self.ready:
+            raise Unavailable("the service is starting and knows no keys yet", remedy="Try again in a moment")
+        principal = self.principal(key) if key is not None else None
+        if principal is None:
+            raise _refusal(key)
+        return principal
+
 
 class Gate:
-    """ASGI middleware: request id, authentication, request log, and a problem document for whatever escapes."""
+    """Lets requests in that have a valid key, whatever their path."""
 
-    def __init__(self, app: App, keyring: Keyring) -> None:
-        self._app = app
+    def __init__(self, keyring: Keyring) -> None:
         self._keyring = keyring
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request; see the class."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
+    def enter(self, request: Request) -> None:
+        """Give a request its `Principal`; the open paths need none.
+
+        Raises:
+            Unavailable: no keys are known yet.
+            Unauthenticated: no key, more than one, or none that is valid.
+        """
+        if request.path in OPEN_PATHS:
             return
-        began = time.perf_counter()
-        request_id = new_id("req")
-        scope[REQUEST_ID] = request_id
-        facts: dict[str, Any] = {"request_id": request_id, "method": scope["method"], "path": scope["path"][:200]}
-        scope[FACTS] = facts
-        status = 0
-
-        async def send_with_id(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
-            await send(message)
-
-        try:
-            await self._enter(scope, receive, send_with_id, facts)
-        except ClientGone:
-            facts["client_gone"] = True
-            if not status:
-                # Nearly always to nobody; a client that closed only its sending side is told.
-                await send_problem(scope, send_with_id, InvalidInput("the connection was closed before the answer"))
-        except YunmoError as error:
-            if status:
-                raise
-            facts["error"] = error.code
-            await send_problem(scope, send_with_id, error)
-        except Exception as error:
-            if not (status and isinstance(error, ConnectionError)):  # a stream that was cut is no defect
-                _logger.exception("request failed", extra={"facts": {"request_id": request_id}})
-            if status:
-                raise  # the server then cuts the connection, so that half an answer cannot pass for a whole one
-            facts["error"] = InternalError.code
-            await send_problem(scope, send_with_id, InternalError("the service failed; its log has the details"))
-        finally:
-            facts["status"] = status
-            facts["ms"] = round((time.perf_counter() - began) * 1000, 2)
-            # Probes come every few seconds and say nothing.
-            level = logging.DEBUG if scope["path"] in OPEN_PATHS else logging.INFO
-            request_log.log(level, "request", extra={"facts": facts})
-
-    async def _enter(self, scope: Scope, receive: Receive, send: Send, facts: dict[str, Any]) -> None:
-        if scope["path"] not in OPEN_PATHS:
-            if not self._keyring.ready:
-                raise Unavailable("the service is starting and knows no keys yet", remedy="Try again in a moment")
-            browser = scope["method"] in ("GET", "HEAD") and _BROWSER_PAGE.fullmatch(scope["path"]) is not None
-            key = _credentials(scope, basic=browser)
-            principal = self._keyring.principal(key) if key is not None else None
-            if principal is None:
-                facts["error"] = Unauthenticated.code
-                await send_problem(scope, send, _refusal(key), headers=_challenge(browser))
-                return
-            facts["key_id"] = principal.key_id
-            scope[PRINCIPAL] = principal
-        scope["headers"] = [pair for pair in scope["headers"] if not _private(pair[0])]
-        await self._app(scope, receive, send)
+        principal = self._keyring.admit(_credentials(request))
+        request.facts["key_id"] = principal.key_id
+        request.principal = principal
 
 
-def _private(name: bytes) -> bool:
-    """Say whether a header must go no further: our own names are ours to set, and nothing behind needs the key."""
-    return name.startswith(b"x-yunmo-") or name == b"authorization"
+def challenge(request: Request) -> Headers:
+    """Return what a refused client is told of how to authenticate (RFC 9110, 11.6.1)."""
+    bearer = ("www-authenticate", 'Bearer realm="yunmo"')
+    return (bearer, ("www-authenticate", 'Basic realm="yunmo", charset="UTF-8"')) if _browser(request) else (bearer,)
 
 
-def _credentials(scope: Scope, *, basic: bool) -> str | None:
-    """Return the key of the Authorization header; None if there is none, or more than one."""
-    values = [value for name, value in scope["headers"] if name == b"authorization"]
+def _browser(request: Request) -> bool:
+    """Say whether a person may look at this page, and so may give the key as a password (RFC 7617)."""
+    return request.method in ("GET", "HEAD") and _BROWSER_PAGE.fullmatch(request.path) is not None
+
+
+def bearer(values: Sequence[str]) -> str | None:
+    """Return the key of the values of "authorization"; None if there is none, or more than one."""
     if len(values) != 1 or len(values[0]) > _MAX_CREDENTIALS:
         return None
-    text: str = values[0].decode("latin-1")
-    scheme, _, rest = text.partition(" ")
-    if scheme.lower() == "bearer":
-        return rest.strip()
-    if basic and scheme.lower() == "basic":
+    scheme, _, rest = values[0].partition(" ")
+    return rest.strip() if scheme.lower() == "bearer" else None
+
+
+def _credentials(request: Request) -> str | None:
+    """Return the key of the Authorization header; a browser may send it as a password."""
+    values = request.header_values("authorization")
+    key = bearer(values)
+    if key is not None or len(values) != 1 or len(values[0]) > _MAX_CREDENTIALS:
+        return key
+    scheme, _, rest = values[0].partition(" ")
+    if scheme.lower() == "basic" and _browser(request):
         try:
             return base64.b64decode(rest.strip(), validate=True).decode().partition(":")[2]
-        except (binascii.Error, UnicodeDecodeError):
+        except (binascii.Error, ValueError):
             return None
     return None
 
@@ -152,8 +115,3 @@ def _refusal(key: str | None) -> Unauthenticated:
     if key is None:
         return Unauthenticated("this needs a key", remedy="Send the header 'Authorization: Bearer ym_...'")
     return Unauthenticated("the key is not valid", remedy="It may have expired or been revoked; ask for another")
-
-
-def _challenge(browser: bool) -> list[tuple[bytes, bytes]]:
-    challenge = [(b"www-authenticate", b'Bearer realm="yunmo"')]
-    return [*challenge, (b"www-authenticate", b'Basic realm="yunmo", charset="UTF-8"')] if browser else challenge

@@ -1,125 +1,238 @@
-"""The little HTTP that the gate and the faces share: ASGI types, bounded bodies, answers, problem documents."""
+"""HTTP as the gate and the faces see it: a request and a response of no server in particular.
+
+`yunmo.serving.http1` is the server.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, MutableMapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from yunmo.core.errors import BodyTooLarge, InvalidInput, SlowBody, YunmoError, problem
+from yunmo.core.access import Principal
+from yunmo.core.errors import BodyTooLarge, InvalidInput, MethodNotAllowed, SlowBody, YunmoError, problem
+from yunmo.serving import observer
+
+if TYPE_CHECKING:
+    from yunmo.serving.dataplane import Call
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
-Headers = Iterable[tuple[bytes, bytes]]
 
 PRINCIPAL = "yunmo.principal"
-"""Key of the ASGI scope under which the gate leaves the `Principal`."""
+"""Key of the ASGI scope under which the entry leaves the `Principal` for control."""
 REQUEST_ID = "yunmo.request_id"
-"""Key of the ASGI scope under which the gate leaves the request's id."""
-FACTS = "yunmo.facts"
-"""Key of the ASGI scope: a dict in which a face leaves what the request log should say, such as ``endpoint``."""
+"""Key of the ASGI scope under which the entry leaves the request's id."""
 
 BODY_TIMEOUT = 30.0
 """Seconds a client may take to send a whole body of a prediction request."""
-RETRY_AFTER = {429: b"1", 503: b"2"}
+WATCH_AFTER = 0.05
+"""Seconds after which a request that still has no answer looks whether its client is there; most never need to."""
+RETRY_AFTER = {429: "1", 503: "2"}
 """Seconds after which a refused client may try again, by status."""
+_MAX_DIGITS = 20
+JSON = "application/json"
+PROBLEM = "application/problem+json"
+
+Headers = tuple[tuple[str, str], ...]
 
 
 class ClientGone(Exception):
     """The client closed its connection before its request was complete or answered: there is nobody to answer."""
 
 
-def header(scope: Scope, name: bytes) -> bytes | None:
-    """Return the first header called ``name`` (lower case), None if there is none."""
-    for key, value in scope["headers"]:
-        if key == name:
-            return bytes(value)
-    return None
+class Response(msgspec.Struct, frozen=True):
+    """A whole answer. Content-Length is the server's."""
+
+    status: int
+    body: bytes = b""
+    content_type: str = JSON
+    headers: Headers = ()
 
 
-async def read_body(scope: Scope, receive: Receive, *, limit: int, timeout: float = BODY_TIMEOUT) -> bytes:
-    """Return the whole request body.
+class Request(ABC):
+    """A request whose head has arrived.
 
     Args:
-        scope: of the request.
-        receive: of the request.
-        limit: most bytes allowed; held against Content-Length before a byte is read, then against what arrives.
-        timeout: seconds for the whole of it.
+        method: in upper case.
+        path: decoded, without the query.
+        query: the text after ``?``.
+        request_id: made by this process.
+    """
+
+    __slots__ = ("call", "facts", "id", "method", "path", "principal", "query", "span")
+
+    principal: Principal
+    """Who asks; the gate sets it, except for the open paths."""
+
+    def __init__(self, method: str, path: str, query: str, request_id: str) -> None:
+        self.method = method
+        self.path = path
+        self.query = query
+        self.id = request_id
+        self.facts: dict[str, Any] = {"request_id": request_id, "method": method, "path": path[:200]}
+        """What the request log should say: handlers add to it."""
+        self.call: Call | None = None
+        """The request to an endpoint that it is, once that is known."""
+        self.span: observer.Span | None = None
+        """Its span, if it is traced."""
+
+    @abstractmethod
+    def header(self, name: str) -> str | None:
+        """Return the first header of a name (lower case), None if there is none."""
+
+    @abstractmethod
+    def header_values(self, name: str) -> list[str]:
+        """Return every value that a header (lower case) was sent with."""
+
+    @abstractmethod
+    async def receive(self) -> tuple[bytes, bool]:
+        """Return the next part of the body and whether more follows.
+
+        Raises:
+            ClientGone: the client left.
+        """
+
+    @abstractmethod
+    async def left(self) -> None:
+        """Return when the client has closed its connection; to be called after the body was read."""
+
+    @abstractmethod
+    async def body(self, *, limit: int, timeout: float = BODY_TIMEOUT) -> bytes:
+        """Return the whole body.
+
+        Args:
+            limit: most bytes allowed; held against Content-Length before a byte is read, then against what arrives.
+            timeout: seconds for the whole of it.
+
+        Raises:
+            BodyTooLarge: more than ``limit`` bytes.
+            InvalidInput: a Content-Length that is no number.
+            SlowBody: not complete in time.
+            ClientGone: the client left.
+        """
+
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class Face(Protocol):
+    """One protocol over HTTP."""
+
+    name: observer.Face
+    """For logs and metrics."""
+
+    def owns(self, path: str) -> bool:
+        """Say whether errors of this path, known or not, have this protocol's shape."""
+
+    def find(self, request: Request) -> Handler | None:
+        """Return what answers a request, None if it is none of this face's.
+
+        Raises:
+            YunmoError: it is, but not with this method or not at this path.
+        """
+
+    def refuse(self, error: YunmoError, request: Request) -> Response:
+        """Return an error in this protocol's shape."""
+
+
+def allow(face: Face, request: Request, methods: tuple[str, ...], handler: Handler) -> Handler:
+    """Return the handler if the request's method is one of its own, else one that says which they are."""
+    if request.method in methods:
+        return handler
+    allowed = (("allow", ", ".join((*methods, "OPTIONS"))),)
+
+    async def refuse(request: Request) -> Response:
+        if request.method == "OPTIONS":
+            return Response(204, headers=allowed)
+        request.facts["error"] = MethodNotAllowed.code
+        response = face.refuse(MethodNotAllowed(f"{request.method} is not possible here"), request)
+        return msgspec.structs.replace(response, headers=(*response.headers, *allowed))
+
+    return refuse
+
+
+class Attended:
+    """A block that is cancelled when the client leaves before its end; the block then raises `ClientGone`.
+
+    Looking costs more than most answers take to compute, so it begins `WATCH_AFTER` seconds late.
+    """
+
+    __slots__ = ("_gone", "_request", "_task", "_timer", "_watch")
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._watch: asyncio.Task[None] | None = None
+        self._gone = False
+
+    def __enter__(self) -> None:
+        self._task = asyncio.current_task()
+        self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER, self._start)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._timer.cancel()
+        if self._watch is not None:
+            self._watch.cancel()
+        if self._gone and self._task is not None:
+            self._task.uncancel()
+            if kind is None or issubclass(kind, asyncio.CancelledError):
+                raise ClientGone
+
+    def _start(self) -> None:
+        self._watch = asyncio.get_running_loop().create_task(self._wait())
+
+    async def _wait(self) -> None:
+        await self._request.left()
+        if self._task is not None:
+            self._gone = True
+            self._task.cancel()
+
+
+def declared_length(request: Request) -> int | None:
+    """Return what a request says that its body has, in bytes; None if it says nothing.
 
     Raises:
-        BodyTooLarge: more than ``limit`` bytes.
-        InvalidInput: a Content-Length that is no number.
-        SlowBody: not complete in time.
-        ClientGone: the client left.
+        InvalidInput: it is no number.
     """
-    declared = header(scope, b"content-length")
-    if declared is not None:
-        if not declared.isdigit():
-            raise InvalidInput("Content-Length is not a number", where="header content-length")
-        if int(declared) > limit:
-            raise _too_large(limit)
-    chunks: list[bytes] = []
-    size = 0
-    try:
-        async with asyncio.timeout(timeout):
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientGone
-                chunk = message.get("body", b"")
-                size += len(chunk)
-                if size > limit:
-                    raise _too_large(limit)
-                chunks.append(chunk)
-                if not message.get("more_body", False):
-                    break
-    except TimeoutError:
-        raise SlowBody(f"the body was not complete within {timeout:g} seconds") from None
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    declared = request.header("content-length")
+    if declared is None:
+        return None
+    if not (declared.isascii() and declared.isdigit() and len(declared) < _MAX_DIGITS):
+        raise InvalidInput("Content-Length is not a number", where="header content-length")
+    return int(declared)
 
 
-def _too_large(limit: int) -> BodyTooLarge:
+def too_large(limit: int) -> BodyTooLarge:
+    """Make the error for a body over its limit."""
     return BodyTooLarge(f"the body has more than {limit} bytes", remedy="Send less, or raise the setting max_body")
 
 
-async def wait_disconnect(receive: Receive) -> None:
-    """Return when the client has closed its connection; to be called after the body was read."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
+def json_response(value: object, *, status: int = 200, headers: Headers = ()) -> Response:
+    """Return a value as JSON."""
+    return Response(status, msgspec.json.encode(value), JSON, headers)
 
 
-async def send_bytes(
-    scope: Scope, send: Send, status: int, body: bytes, content_type: bytes, headers: Headers = ()
-) -> None:
-    """Answer with one body; a HEAD request gets its headers only."""
-    start = [(b"content-type", content_type), (b"content-length", b"%d" % len(body)), *headers]
-    await send({"type": "http.response.start", "status": status, "headers": start})
-    await send({"type": "http.response.body", "body": b"" if scope.get("method") == "HEAD" else body})
-
-
-async def send_json(scope: Scope, send: Send, value: object, *, status: int = 200, headers: Headers = ()) -> None:
-    """Answer with a value as JSON."""
-    await send_bytes(scope, send, status, msgspec.json.encode(value), b"application/json", headers)
-
-
-async def send_problem(scope: Scope, send: Send, error: YunmoError, headers: Headers = ()) -> None:
-    """Answer with an error as an RFC 9457 problem document; 429 and 503 say when to try again."""
-    extra = list(headers)
+def error_headers(error: YunmoError) -> Headers:
+    """Return what HTTP says of an error besides its status: when to try again, and whether the connection is over."""
+    headers: Headers = ()
     if error.status in RETRY_AFTER:
-        extra.append((b"retry-after", RETRY_AFTER[error.status]))
-    if error.status == BodyTooLarge.status or isinstance(error, SlowBody):
+        headers = (("retry-after", RETRY_AFTER[error.status]),)
+    if isinstance(error, (BodyTooLarge, SlowBody)):
         # The rest of the body is not read, so the connection cannot be used again.
-        extra.append((b"connection", b"close"))
-    body = msgspec.json.encode(problem(error, instance=scope.get(REQUEST_ID)))
-    await send_bytes(scope, send, error.status, body, b"application/problem+json", extra)
+        headers = (*headers, ("connection", "close"))
+    return headers
 
 
-async def send_empty(send: Send, status: int, headers: Headers = ()) -> None:
-    """Answer without a body."""
-    await send({"type": "http.response.start", "status": status, "headers": list(headers)})
-    await send({"type": "http.response.body", "body": b""})
+def problem_response(error: YunmoError, request_id: str | None) -> Response:
+    """Return an error as an RFC 9457 problem document."""
+    body = msgspec.json.encode(problem(error, instance=request_id))
+    return Response(error.status, body, PROBLEM, error_headers(error))

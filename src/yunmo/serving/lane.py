@@ -1,76 +1,100 @@
-"""A lane: one model version in one worker, with its bounded queue and its batches.
+"""A lane: one loaded model version in one worker, with its bounded queue and its batches.
 
-Batches have no timer: the first request to find the model idle runs at once, alone; what queues up meanwhile is the
-next batch. So a batch is as large as the load makes it, and nobody waits for company.
+Batches have no timer: a request that finds the model idle runs at once, alone; what queues up meanwhile is the next
+batch. So a batch is as large as the load makes it, and nobody waits for company. Where a hop to a thread would cost
+more than it frees, the model runs on the event loop itself: one that answers within `INLINE_SECONDS` always, one that
+answers within `ALONE_SECONDS` for a request that is the only one in this worker.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
 
-import numpy as np
+from yunmo.core.errors import DeadlineExceeded, ModelFailed, TooManyRequests, Unavailable, YunmoError
+from yunmo.serving.batch import Item, Model, Stop, Tensors, complete, compute, failure
+from yunmo.serving.observer import LaneMeter, Reason, Span
 
-from yunmo.core.errors import ModelFailed, TooManyRequests, Unavailable, YunmoError
-
-Tensors = dict[str, np.ndarray]
-"""Arrays by name; the first dimension of each is the row."""
-
-BATCH_ROWS = 16
-"""Rows in a batch of several requests; a larger batch is no faster on a CPU."""
-CHUNK_ROWS = 64
-"""Rows of one large request that run at a time: between chunks it is seen whether anybody still waits for it."""
+INLINE_SECONDS = 100e-6
+ALONE_SECONDS = 5e-3
 QUEUE_ROWS = 1024
 """Rows that may wait; over it a request is refused at once instead of waiting in vain."""
+PATIENCE = 0.8
+"""A request is taken only if the queue before it should take at most this share of its time."""
+RUN_SECONDS = 30.0
+"""A run that takes longer is told to stop, if nothing else is said."""
+STOP_SECONDS = 2.0
+"""A run that was told to stop and has not done so by then is stuck for good."""
+LOOK_SECONDS = 0.5
+"""How often it is looked whether a run takes too long."""
+_SMOOTHING = 0.2
 
 _logger = logging.getLogger("yunmo.lane")
 
 
-class Model(Protocol):
-    """What a lane needs of a predictor: `yunmo.inference.predictor.Predictor` is one."""
+class _Runner:
+    """A thread that runs batches, and the batch that it runs."""
 
-    def encode(self, rows: Sequence[Mapping[str, Any]]) -> Tensors:
-        """Turn rows into the network's tensors; raise InvalidInput where they do not fit."""
+    __slots__ = ("batch", "began", "ended", "given_up", "stop", "stopped", "thread")
 
-    def run(self, tensors: Tensors) -> Tensors:
-        """Compute the answers of a batch."""
-
-    def decode(self, answers: Tensors) -> list[dict[str, Any]]:
-        """Turn answers into one prediction per row."""
-
-
-class _Item:
-    """A request that waits: its rows, and the future that its answer goes to."""
-
-    __slots__ = ("answer", "rows", "shapes", "tensors")
-
-    def __init__(self, tensors: Tensors, rows: int, answer: asyncio.Future[Tensors]) -> None:
-        self.tensors = tensors
-        self.rows = rows
-        self.answer = answer
-        self.shapes = {name: array.shape[1:] for name, array in tensors.items()}
+    def __init__(self) -> None:
+        self.thread: threading.Thread | None = None
+        self.batch: list[Item] = []
+        self.began = 0.0
+        self.ended = 0.0
+        """When the run before ended."""
+        self.stop: Stop | None = None
+        self.stopped: float | None = None
+        """When the run was told to end."""
+        self.given_up = False
 
 
 class Lane:
-    """Runs one model. All methods but those of the model are called on the event loop.
+    """Runs one model. Its methods are called on the event loop.
 
     Args:
-        model: what runs; it is called in one thread only.
+        model: what runs.
+        meter: is told of every batch.
         queue_rows: rows that may wait.
+        runs: batches that may run at a time, each in a thread.
+        inline: a run ends by itself and soon, so a short one may be made on the event loop.
+        run_timeout: returns the seconds after which a run is told to stop.
+        stuck: called when a run does not stop: only a new process helps then.
     """
 
-    def __init__(self, model: Model, *, queue_rows: int = QUEUE_ROWS) -> None:
+    def __init__(
+        self,
+        model: Model,
+        meter: LaneMeter,
+        *,
+        queue_rows: int = QUEUE_ROWS,
+        runs: int = 1,
+        inline: bool = True,
+        run_timeout: Callable[[], float] = lambda: RUN_SECONDS,
+        stuck: Callable[[], None] = lambda: None,
+    ) -> None:
         self.model = model
+        self.meter = meter
+        """Is told of what happens here."""
         self._queue_rows = queue_rows
-        self._waiting: dict[_Item, None] = {}
+        self._run_timeout = run_timeout
+        self._stuck = stuck
+        self._inline_rows = _rows_within(INLINE_SECONDS, model) if inline else 0
+        self._alone_rows = _rows_within(ALONE_SECONDS, model) if inline else 0
+        self._row_seconds = model.run_seconds
+        self._loop = asyncio.get_running_loop()
+        self._work = threading.Condition()
+        # Under the condition's lock: the queue, how many rows it has, and the runners' batches.
+        self._queue: deque[Item] = deque()
         self._waiting_rows = 0
+        self._runners = [_Runner() for _ in range(runs)]
+        self._watch: asyncio.TimerHandle | None = None
         self._users = 0
-        self._running: list[_Item] = []
-        self._pump: asyncio.Task[None] | None = None
-        self._threads = ThreadPoolExecutor(1, thread_name_prefix="yunmo-lane")
         self._idle = asyncio.Event()
         self._idle.set()
         self._closed = False
@@ -83,7 +107,23 @@ class Lane:
     @property
     def busy(self) -> bool:
         """Whether a batch runs."""
-        return bool(self._running)
+        return any(runner.batch for runner in self._runners)
+
+    def check_room(self, rows: int, seconds: float) -> None:
+        """Refuse what could not be answered in time, before any work goes into it.
+
+        Args:
+            rows: that a request has.
+            seconds: that it gives.
+
+        Raises:
+            TooManyRequests: the queue is full, or too long.
+        """
+        waiting = self._waiting_rows
+        if waiting and waiting + rows > self._queue_rows:
+            raise TooManyRequests("the endpoint's queue is full", remedy="Try again later, or send fewer at a time")
+        if waiting * self._row_seconds > PATIENCE * seconds:
+            raise TooManyRequests("the endpoint's queue is too long to answer in time", remedy="Try again later")
 
     def __enter__(self) -> Lane:
         """Hold the lane open for one request, from its first look at the model to its answer."""
@@ -96,31 +136,42 @@ class Lane:
         if not self._users:
             self._idle.set()
 
-    async def run(self, tensors: Tensors, rows: int) -> Tensors:
+    async def run(
+        self, tensors: Tensors, rows: int, deadline: float, *, alone: bool = False, span: Span | None = None
+    ) -> Tensors:
         """Return the model's answers to one request.
 
         Args:
             tensors: as the model's ``encode`` made them.
             rows: how many rows they have.
+            deadline: time of the event loop at which nobody waits for the answer any more.
+            alone: no other request is in progress in this worker.
+            span: is told of the batch, if the request is traced.
 
         Raises:
-            TooManyRequests: the queue is full.
+            TooManyRequests: the queue is full, or too long to answer in time.
+            DeadlineExceeded: no answer in time.
             ModelFailed: the model raised an error; whatever ran beside this request is not affected.
             Unavailable: the lane was closed.
         """
         if self._closed:
             raise Unavailable("this version of the model has just been replaced", remedy="Try again")
-        if self._waiting and self._waiting_rows + rows > self._queue_rows:
-            raise TooManyRequests("the endpoint's queue is full", remedy="Try again later, or send fewer at a time")
-        item = _Item(tensors, rows, asyncio.get_running_loop().create_future())
-        self._waiting[item] = None
-        self._waiting_rows += rows
-        if self._pump is None:
-            self._pump = asyncio.get_running_loop().create_task(self._run_queue())
+        if rows <= (self._alone_rows if alone and not self.busy else self._inline_rows):
+            return self._run_inline(tensors, rows, span)
+        seconds = deadline - self._loop.time()
+        if seconds <= 0:
+            raise _late()
+        self.check_room(rows, seconds)
+        item = Item(tensors, rows, self._loop.create_future(), time.perf_counter(), span)
+        timer = self._loop.call_at(deadline, self._expire, item)
+        self._enqueue(item)
         try:
             return await item.answer
-        finally:
+        except BaseException:
             self._leave_queue(item)
+            raise
+        finally:
+            timer.cancel()
 
     async def drain(self, timeout: float) -> None:
         """Wait until every request that holds the lane has its answer, then give the model back.
@@ -132,91 +183,162 @@ class Lane:
                 await self._idle.wait()
         except TimeoutError:
             _logger.warning("a replaced version did not finish in time", extra={"facts": {"rows": self._waiting_rows}})
-        self._closed = True
-        for item in (*self._running, *self._waiting):
-            self._leave_queue(item)
-            _answer(item, Unavailable("the model was replaced before this request was answered", remedy="Try again"))
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        with self._work:
+            self._closed = True
+            left = [*(item for runner in self._runners for item in runner.batch), *self._queue]
+            self._queue.clear()
+            self._waiting_rows = 0
+            self._work.notify_all()
+        for item in left:
+            item.give(Unavailable("the model was replaced before this request was answered", remedy="Try again"))
+        self.meter.close()
 
-    def _leave_queue(self, item: _Item) -> None:
-        if item in self._waiting:
-            del self._waiting[item]
+    def _run_inline(self, tensors: Tensors, rows: int, span: Span | None) -> Tensors:
+        began = time.perf_counter()
+        try:
+            return complete(self.model.run(tensors), rows)
+        except Exception as error:
+            raise failure(error) from error
+        finally:
+            ended = time.perf_counter()
+            self.meter.batch(1, rows, (0.0,), ended - began, "idle")
+            if span is not None:
+                span.batch(began, began, ended, 1, rows, "idle")
+
+    def _enqueue(self, item: Item) -> None:
+        with self._work:
+            self._queue.append(item)
+            self._waiting_rows += item.rows
+            self._work.notify()
+        self.meter.waiting(self._waiting_rows)
+        if self._watch is None:
+            self._watch = self._loop.call_later(LOOK_SECONDS, self._look)
+            self._start_missing()
+
+    def _start_missing(self) -> None:
+        for runner in self._runners:
+            if runner.thread is None:
+                runner.thread = threading.Thread(target=self._serve, args=(runner,), name="yunmo-lane", daemon=True)
+                runner.thread.start()
+
+    def _expire(self, item: Item) -> None:
+        self._leave_queue(item)
+        item.give(_late())
+
+    def _leave_queue(self, item: Item) -> None:
+        with self._work:
+            try:
+                self._queue.remove(item)
+            except ValueError:
+                return  # it runs, or has run
             self._waiting_rows -= item.rows
 
-    def _next_batch(self) -> list[_Item]:
-        """Take the oldest request and those after it that fit beside it."""
-        first = next(iter(self._waiting))
-        batch, rows = [first], first.rows
-        for item in list(self._waiting)[1 : BATCH_ROWS + 1]:
-            if rows + item.rows > BATCH_ROWS or item.shapes != first.shapes:
-                break
-            batch.append(item)
-            rows += item.rows
-        for item in batch:
-            self._leave_queue(item)
-        return batch
+    def _look(self) -> None:
+        """End runs that take too long; look again as long as there is anything to look at."""
+        self._watch = None
+        for runner in self._runners:
+            self._look_at(runner)
+        if self._queue or self.busy:
+            self._watch = self._loop.call_later(LOOK_SECONDS, self._look)
+            self._start_missing()
 
-    async def _run_queue(self) -> None:
-        try:
-            while self._waiting:
-                self._running = self._next_batch()
-                await self._run_batch(self._running)
-        finally:
-            self._pump = None
-            self._running = []
-
-    async def _run_batch(self, batch: list[_Item]) -> None:
-        loop = asyncio.get_running_loop()
-        try:
-            answers = await loop.run_in_executor(self._threads, self._compute, batch)
-        except Exception as error:
-            if len(batch) > 1:
-                # One of them may be at fault: alone, each gets the answer that it deserves.
-                for item in batch:
-                    if not item.answer.done():
-                        await self._run_batch([item])
+    def _look_at(self, runner: _Runner) -> None:
+        now, limit = time.perf_counter(), self._run_timeout()
+        with self._work:
+            stop = runner.stop
+            if not runner.batch or stop is None:
                 return
-            if not isinstance(error, YunmoError):
-                _logger.error("the model failed", exc_info=error)
-                error = ModelFailed("the model could not compute an answer")
-            _answer(batch[0], error)
+            if runner.stopped is None:
+                if now - runner.began <= limit:
+                    return
+                runner.stopped = now
+            elif now - runner.stopped <= STOP_SECONDS:
+                return
+            else:
+                # The thread is left alone with it; another takes its place.
+                left, runner.batch, runner.given_up = runner.batch, [], True
+                fresh = self._runners[self._runners.index(runner)] = _Runner()
+                fresh.ended = now
+        if not runner.given_up:
+            _logger.error("a run takes too long and is stopped", extra={"facts": {"seconds": limit}})
+            stop.set()
             return
-        for item, answer in zip(batch, answers, strict=True):
-            _answer(item, answer)
+        for item in left:
+            item.give(ModelFailed("the model did not come to an end"))
+        _logger.critical("a run cannot be stopped: this process has to be replaced")
+        self._stuck()
 
-    def _compute(self, batch: list[_Item]) -> list[Tensors]:
-        """Run a batch in the lane's thread and return the answers of each of its requests."""
-        if len(batch) == 1:
-            return [self._compute_one(batch[0])]
-        joined = {name: np.concatenate([item.tensors[name] for item in batch]) for name in batch[0].tensors}
-        answers = self.model.run(joined)
-        total = sum(item.rows for item in batch)
-        for name, array in answers.items():
-            if len(array) != total:
-                raise ModelFailed(f"the model gave {len(array)} rows of {name!r} for {total}")
-        parts, begin = [], 0
-        for item in batch:
-            parts.append({name: array[begin : begin + item.rows] for name, array in answers.items()})
-            begin += item.rows
-        return parts
+    def _deliver(
+        self,
+        batch: list[Item],
+        outcomes: list[Tensors | YunmoError],
+        began: float,
+        ended: float,
+        reason: Reason,
+    ) -> None:
+        rows, seconds = sum(item.rows for item in batch), ended - began
+        self._row_seconds += _SMOOTHING * (seconds / rows - self._row_seconds)
+        for item, outcome in zip(batch, outcomes, strict=True):
+            item.give(outcome)
+            if item.span is not None:
+                item.span.batch(item.queued, began, ended, len(batch), rows, reason)
+        if not self._closed:
+            self.meter.batch(len(batch), rows, [began - item.queued for item in batch], seconds, reason)
+            self.meter.waiting(self._waiting_rows)
 
-    def _compute_one(self, item: _Item) -> Tensors:
-        if item.rows <= CHUNK_ROWS:
-            return self.model.run(item.tensors)
-        chunks: list[Tensors] = []
-        for begin in range(0, item.rows, CHUNK_ROWS):
-            if item.answer.done():
-                raise Unavailable("nobody waits for this answer any more")
-            chunks.append(
-                self.model.run({name: array[begin : begin + CHUNK_ROWS] for name, array in item.tensors.items()})
-            )
-        return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
+    # What follows runs in a runner's thread.
+
+    def _serve(self, runner: _Runner) -> None:
+        """Run batches until the lane is closed, or this runner was given up."""
+        while True:
+            with self._work:
+                while not self._queue and not self._closed:
+                    self._work.wait()
+                if not self._queue:
+                    return
+                batch, reason = self._next_batch()
+                if batch[0].queued >= runner.ended:
+                    reason = "idle"
+                began = time.perf_counter()
+                runner.batch, runner.began, runner.stopped = batch, began, None
+                stop = runner.stop = self.model.new_stop()
+            outcomes = compute(self.model, batch, stop)
+            ended = time.perf_counter()
+            with self._work:
+                if runner.given_up:
+                    return
+                runner.batch, runner.ended = [], ended
+            self._tell(self._deliver, batch, outcomes, began, ended, reason)
+
+    def _next_batch(self) -> tuple[list[Item], Reason]:
+        """Take the oldest request and those after it that fit beside it; the lock is held."""
+        first = self._queue.popleft()
+        batch, rows = [first], first.rows
+        reason: Reason = "drained"
+        while self._queue:
+            item = self._queue[0]
+            if rows + item.rows > self.model.batch_rows:
+                reason = "full"
+                break
+            if item.shapes != first.shapes:
+                reason = "shape"
+                break
+            batch.append(self._queue.popleft())
+            rows += item.rows
+        self._waiting_rows -= rows
+        return batch, reason
+
+    def _tell(self, call: Callable[..., None], *arguments: Any) -> None:
+        try:
+            self._loop.call_soon_threadsafe(call, *arguments)
+        except RuntimeError:  # the loop has ended, and with it everybody who waited
+            return
 
 
-def _answer(item: _Item, outcome: Tensors | Exception) -> None:
-    if item.answer.done():
-        return
-    if isinstance(outcome, Exception):
-        item.answer.set_exception(outcome)
-    else:
-        item.answer.set_result(outcome)
+def _late() -> DeadlineExceeded:
+    return DeadlineExceeded("no answer within the time allowed", remedy="Try again later")
+
+
+def _rows_within(seconds: float, model: Model) -> int:
+    """Return how many rows run within a time, in one batch."""
+    return min(int(seconds / model.run_seconds), model.batch_rows) if model.run_seconds > 0 else model.batch_rows

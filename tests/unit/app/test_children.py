@@ -21,15 +21,15 @@ async def until(condition: Callable[[], bool]) -> None:
 
 def test_a_child_that_dies_is_started_again() -> None:
     async def main() -> None:
-        gone: list[int] = []
-        child = Child("x", [sys.executable, "-c", SLEEP], gone=gone.append)
+        gone: list[tuple[int, int]] = []
+        child = Child("x", [sys.executable, "-c", SLEEP], gone=lambda pid, status: gone.append((pid, status)))
         child.start()
         await until(lambda: child.pid is not None)
         first = child.pid
         assert first is not None
         os.kill(first, signal.SIGKILL)
         await until(lambda: child.pid not in (None, first))
-        assert gone == [first]
+        assert gone == [(first, -signal.SIGKILL)]
         assert child.deaths == 1
         await child.stop(5)
         assert child.pid is None

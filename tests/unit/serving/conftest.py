@@ -6,7 +6,7 @@ import pytest
 from tests.fixtures.bundles import key_files, make_bundle
 
 from yunmo.bundle.files import bundle_digest
-from yunmo.core.snapshot import Deployment
+from yunmo.core.snapshot import Deployment, Variant
 
 
 @pytest.fixture(scope="module")
@@ -22,5 +22,6 @@ def bundles(tmp_path_factory: pytest.TempPathFactory, signer: tuple[Path, str]) 
     made = {}
     for name, kind, always in (("cat", "table", "cat"), ("dog", "table", "dog"), ("image", "image", None)):
         make_bundle(folder / name, kind=kind, private_key=signer[0], always=always)
-        made[name] = Deployment("pets", "p", "pets", 1, bundle_digest(folder / name), str(folder / name))
+        live = Variant("pets", 1, bundle_digest(folder / name), str(folder / name))
+        made[name] = Deployment("pets", "p", (live,))
     return made

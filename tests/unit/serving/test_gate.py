@@ -1,92 +1,110 @@
 from __future__ import annotations
 
-import asyncio
 import base64
-import logging
 import time
 from typing import Any
 
 import pytest
-from tests.unit.serving.asgi import Reply, call
+from tests.unit.serving.parts import AUTHORIZATION, KEY, World, json_app, keyring, record, say
+from tests.unit.serving.wire import Answer
 
-from yunmo.core.access import KeyRecord, new_key
-from yunmo.core.errors import Forbidden
-from yunmo.serving.gate import Gate, Keyring
-from yunmo.serving.http import PRINCIPAL, ClientGone, Scope, send_json
-from yunmo.serving.log import JsonFormatter
-
-
-def record(prefix: str, digest: str, **more: Any) -> KeyRecord:
-    return KeyRecord(id="key_1", project_id="p", name="k", prefix=prefix, hash=digest, scopes=("predict",), **more)
+from yunmo.core.access import new_key
+from yunmo.core.errors import Unauthenticated, Unavailable
+from yunmo.serving.gate import Keyring
+from yunmo.serving.http import PRINCIPAL, Scope
 
 
-class Inner:
-    """The application behind the gate: remembers what reached it."""
+class Control:
+    """What is behind the gate: remembers what reached it."""
 
-    def __init__(self, error: Exception | None = None) -> None:
+    def __init__(self) -> None:
         self.scopes: list[Scope] = []
-        self.error = error
 
-    async def __call__(self, scope: Scope, _receive: Any, send: Any) -> None:
+    async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
         self.scopes.append(scope)
-        if self.error:
-            raise self.error
-        await send_json(scope, send, {"ok": True})
+        await json_app({"ok": True})(scope, receive, send)
 
 
 @pytest.fixture
-def key() -> str:
-    return new_key()[0]
+def control() -> Control:
+    return Control()
 
 
-def gate_for(key: str, inner: Inner, **more: Any) -> tuple[Gate, Keyring]:
-    from yunmo.core.access import hash_key, key_prefix
-
-    keyring = Keyring()
-    keyring.replace([record(key_prefix(key) or "", hash_key(key), **more)])
-    return Gate(inner, keyring), keyring
+@pytest.fixture
+def world(control: Control) -> World:
+    return World(control, {"known": say({"known": True})})
 
 
-def ask(gate: Gate, path: str = "/api/v1/models", method: str = "GET", **headers: str) -> Reply:
-    return asyncio.run(call(gate, method, path, headers))
+def ask(world: World, path: str = "/api/v1/models", method: str = "GET", **headers: str) -> Answer:
+    return world.ask(method, path, headers)
 
 
+PATHS = ["/", "/api/v1/models", "/nothing/here", "/docs", "/t/known", "/t/unknown"]
+ALMOST_OPEN = ["/healthz/", "/HEALTHZ", "//healthz", "/readyz/x", "/healthz/../readyz", "/%20healthz", "/healthz%2F"]
+
+
+@pytest.mark.parametrize("path", [*PATHS, *ALMOST_OPEN])
 @pytest.mark.parametrize(
-    "path", ["/", "/api/v1/models", "/nothing/here", "/docs", "/healthz/", "/HEALTHZ", "//healthz"]
+    "header",
+    [
+        None,
+        "",
+        "Bearer nonsense",
+        "Bearer ",
+        "Bearer",
+        "Basic eDp5",
+        "ym_x",
+        KEY,
+        f"Token {KEY}",
+        "Bearer " + "x" * 9000,
+    ],
 )
-@pytest.mark.parametrize("header", [None, "Bearer nonsense", "Bearer ", "Basic eDp5", "ym_x", "Bearer " + "x" * 9000])
-def test_without_a_valid_key_every_path_is_401(key: str, path: str, header: str | None) -> None:
-    inner = Inner()
-    gate, _ = gate_for(key, inner)
-    reply = ask(gate, path, **({"authorization": header} if header else {}))
+def test_without_a_valid_key_every_path_is_401(world: World, control: Control, path: str, header: str | None) -> None:
+    reply = ask(world, path, **({"authorization": header} if header is not None else {}))
     assert reply.status == 401
     assert reply.all("www-authenticate")[0] == 'Bearer realm="yunmo"'
-    assert reply.json["code"] == "unauthenticated"
-    assert not inner.scopes
+    assert not control.scopes
 
 
-def test_a_valid_key_passes_and_is_not_handed_on(key: str) -> None:
-    inner = Inner()
-    gate, _ = gate_for(key, inner)
-    reply = ask(gate, authorization=f"Bearer {key}", **{"x-yunmo-principal": "forged", "accept": "a"})
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE", "OPTIONS", "HEAD", "PATCH"])
+def test_known_and_unknown_paths_look_alike_to_strangers(world: World, method: str) -> None:
+    known, unknown = (ask(world, path, method) for path in ("/t/known", "/t/unknown"))
+    assert known.status == unknown.status == 401
+    assert known.body == unknown.body
+    assert known.all("www-authenticate") == unknown.all("www-authenticate")
+    assert not known.all("allow")
+
+
+def test_a_key_of_the_right_form_that_is_not_known_is_refused(world: World) -> None:
+    assert ask(world, authorization=f"Bearer {new_key()[0]}").status == 401
+    assert ask(world, authorization=f"Bearer {KEY[:-1]}{'A' if KEY[-1] != 'A' else 'B'}").status == 401
+
+
+@pytest.mark.parametrize("form", ["Bearer {}", "bearer {}", "BEARER   {}", "Bearer {}  "])
+def test_a_valid_key_passes_and_goes_no_further(world: World, control: Control, form: str) -> None:
+    forged = {"x-yunmo-principal": "forged", "x-yunmo-request-id": "forged", "x-yunmo-": "x"}
+    reply = ask(world, authorization=form.format(KEY), **forged, accept="a", **{"x-yunm": "b"})
     assert reply.status == 200
-    assert [name for name, _ in inner.scopes[0]["headers"]] == [b"accept"]
-    assert inner.scopes[0][PRINCIPAL].key_id == "key_1"
+    assert control.scopes[0]["headers"] == [(b"host", b"x"), (b"accept", b"a"), (b"x-yunm", b"b")]
+    assert control.scopes[0][PRINCIPAL].key_id == "key_1"
 
 
-def test_two_authorization_headers_are_none(key: str) -> None:
-    gate, _ = gate_for(key, Inner())
-    pair = (b"authorization", f"Bearer {key}".encode())
-    assert asyncio.run(call(gate, "GET", "/x", scope={"headers": [pair, pair]})).status == 401
+def test_several_authorization_headers_are_none(world: World) -> None:
+    valid: tuple[str, str | bytes] = ("authorization", f"Bearer {KEY}")
+    for second in (f"Bearer {KEY}", "Bearer x", "", b"\xff"):
+        for pairs in ([valid, ("Authorization", second)], [("Authorization", second), valid]):
+            assert world.ask("GET", "/x", pairs).status == 401
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
-def test_health_is_open_but_carries_no_principal(key: str, path: str) -> None:
-    inner = Inner()
-    gate, _ = gate_for(key, inner)
-    assert ask(gate, path, **{"x-yunmo-principal": "forged"}).status == 200
-    assert PRINCIPAL not in inner.scopes[0]
-    assert inner.scopes[0]["headers"] == []
+@pytest.mark.parametrize("headers", [{}, {"authorization": "Bearer nonsense"}, {"x-yunmo-principal": "forged"}])
+def test_health_is_open_to_everybody(world: World, control: Control, path: str, headers: dict[str, str]) -> None:
+    assert ask(world, path, **headers).json == {"status": "ok"}
+    assert ask(world, path, "DELETE", **headers).status == 405
+    assert not control.scopes
+
+
+BASIC = base64.b64encode(f"anyone:{KEY}".encode()).decode()
 
 
 @pytest.mark.parametrize(
@@ -99,84 +117,50 @@ def test_health_is_open_but_carries_no_principal(key: str, path: str) -> None:
         ("/api/v1/models/pets/1/report", "GET", 200),
         ("/docs", "POST", 401),
         ("/api/v1/runs", "GET", 401),
+        ("/api/v1/runs/run_1/report/x", "GET", 401),
+        ("/api/v1/models/pets/report", "GET", 401),
         ("/api/v1/endpoints/pets/predict", "POST", 401),
+        ("/t/known", "GET", 401),
         ("/docsecret", "GET", 401),
+        ("/openapiXjson", "GET", 401),
     ],
 )
-def test_basic_is_for_pages_that_a_browser_opens(key: str, path: str, method: str, status: int) -> None:
-    gate, _ = gate_for(key, Inner())
-    basic = base64.b64encode(f"anyone:{key}".encode()).decode()
-    assert ask(gate, path, method, authorization=f"Basic {basic}").status == status
+def test_basic_is_for_pages_that_a_browser_opens(world: World, path: str, method: str, status: int) -> None:
+    assert ask(world, path, method, authorization=f"Basic {BASIC}").status == status
+    asked = ask(world, path, method).all("www-authenticate")
+    assert asked[0].startswith("Bearer ")
+    assert any(value.startswith("Basic ") for value in asked) is (status == 200)
 
 
-def test_a_browser_is_asked_for_the_key(key: str) -> None:
-    gate, _ = gate_for(key, Inner())
-    assert any(value.startswith("Basic ") for value in ask(gate, "/docs").all("www-authenticate"))
+@pytest.mark.parametrize("rest", ["%%%", *(base64.b64encode(text).decode() for text in (b"\xff:\xff", KEY.encode()))])
+def test_what_is_no_basic_is_refused(world: World, rest: str) -> None:
+    assert ask(world, "/docs", authorization=f"Basic {rest}").status == 401
 
 
-def test_revoked_and_expired_keys_are_worth_nothing(key: str) -> None:
-    gate, keyring = gate_for(key, Inner())
-    assert ask(gate, authorization=f"Bearer {key}").status == 200
-    keyring.replace([])
-    assert ask(gate, authorization=f"Bearer {key}").status == 401
-    expired, _ = gate_for(key, Inner(), expires_at=time.time() - 1)
-    assert ask(expired, authorization=f"Bearer {key}").status == 401
+def test_revoked_and_expired_keys_are_worth_nothing(world: World) -> None:
+    assert ask(world, **AUTHORIZATION).status == 200
+    world.keyring.replace([])
+    assert ask(world, **AUTHORIZATION).status == 401
+    world.keyring.replace([record(expires_at=time.time() + 60)])
+    assert ask(world, **AUTHORIZATION).status == 200
+    world.keyring.replace([record(expires_at=time.time() - 1)])
+    assert ask(world, **AUTHORIZATION).status == 401
 
 
-def test_before_the_first_snapshot_nobody_is_called_invalid(key: str) -> None:
-    reply = ask(Gate(Inner(), Keyring()), authorization=f"Bearer {key}")
+@pytest.mark.parametrize("headers", [{}, AUTHORIZATION, {"authorization": "Bearer nonsense"}])
+def test_before_the_first_snapshot_nobody_is_called_invalid(control: Control, headers: dict[str, str]) -> None:
+    world = World(control, keys=Keyring())
+    reply = ask(world, **headers)
     assert reply.status == 503
     assert reply.header("retry-after")
+    assert not reply.all("www-authenticate")
+    assert ask(world, "/healthz").status == 200
 
 
-def test_every_answer_has_its_own_request_id(key: str) -> None:
-    gate, _ = gate_for(key, Inner())
-    ids = [ask(gate, **{"x-request-id": "mine"}).header("x-request-id") for _ in range(3)]
-    assert len(set(ids)) == 3
-    assert "mine" not in ids
-
-
-def test_errors_become_problems_without_internals(key: str) -> None:
-    gate, _ = gate_for(key, Inner(Forbidden("not yours")))
-    reply = ask(gate, authorization=f"Bearer {key}")
-    assert (reply.status, reply.header("content-type")) == (403, "application/problem+json")
-    assert reply.json["instance"] == reply.header("x-request-id")
-    logging.getLogger("yunmo.gate").disabled = True
-    try:
-        gate, _ = gate_for(key, Inner(ZeroDivisionError("/secret/path")))
-        reply = ask(gate, authorization=f"Bearer {key}")
-    finally:
-        logging.getLogger("yunmo.gate").disabled = False
-    assert reply.status == 500
-    assert b"secret" not in reply.body
-    assert b"Zero" not in reply.body
-
-
-def test_a_client_that_closed_only_its_sending_side_is_told(key: str) -> None:
-    gate, _ = gate_for(key, Inner(ClientGone()))
-    assert ask(gate, authorization=f"Bearer {key}").status == 422
-
-
-def test_the_log_has_facts_and_never_the_key(key: str, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "yunmo.request")
-    gate, _ = gate_for(key, Inner())
-    ask(gate, f"/api/v1/models/{key}", authorization=f"Bearer {key}")
-    line = JsonFormatter().format(caplog.records[-1])
-    assert '"key_id": "key_1"' in line
-    assert '"status": 200' in line
-    assert key not in line
-    assert key[12:] not in line
-
-
-@pytest.mark.parametrize(("error", "lines"), [(ConnectionResetError("cut"), 0), (ValueError("defect"), 1)])
-def test_half_an_answer_is_cut_and_only_a_defect_is_logged_as_one(
-    key: str, caplog: pytest.LogCaptureFixture, error: Exception, lines: int
-) -> None:
-    async def breaks(_scope: Scope, _receive: Any, send: Any) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        raise error
-
-    _, keyring = gate_for(key, Inner())
-    with pytest.raises(type(error)):
-        ask(Gate(breaks, keyring), authorization=f"Bearer {key}")
-    assert sum(each.name == "yunmo.gate" for each in caplog.records) == lines
+def test_the_keyring_admits_as_the_gate_does() -> None:
+    with pytest.raises(Unavailable):
+        Keyring().admit(KEY)
+    for wrong in (None, "", "nonsense", "ä中", new_key()[0]):
+        with pytest.raises(Unauthenticated):
+            keyring().admit(wrong)
+    assert keyring().admit(KEY).project_id == "p"

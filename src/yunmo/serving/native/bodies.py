@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from email.message import Message as HeaderParser
+import re
 from typing import Any, Protocol
 
 import msgspec
@@ -19,6 +20,11 @@ RAW_EXAMPLES = ("image/jpeg", "image/png", "image/webp", "image/bmp", "image/gif
 
 MAX_PARTS = 1000
 _BODY = "request body"
+_LONGEST = 200
+"""Characters of a parser's message: it tells the way to the place, step by step."""
+_LONGEST_HEADER = 1000
+_PARAMETER = re.compile(r';[ \t]*([!#$%&\'*+.^_`|~0-9A-Za-z-]+)=("(?:[^"\\]|\\.)*"|[^;"]*)')
+_ESCAPED = re.compile(r"\\(.)")
 _DEEP = "the JSON is nested too deep"
 
 
@@ -29,14 +35,24 @@ class TakesRaw(Protocol):
         """Return the field that a body of this media type is the value of, None if there is none."""
 
 
-def media_type(content_type: bytes | None) -> tuple[str, dict[str, str]]:
+@functools.lru_cache(maxsize=256)
+def media_type(content_type: str | None) -> tuple[str, dict[str, str]]:
     """Split a Content-Type header into the type, in lower case, and its parameters."""
-    parser = HeaderParser()
-    parser["content-type"] = (content_type or b"").decode("latin-1")
-    if content_type is None:
-        return "", {}
-    parameters = parser.get_params(header="content-type") or []
-    return parser.get_content_type(), {key.lower(): value for key, value in parameters[1:]}
+    return parameters(content_type or "")
+
+
+def parameters(header: str) -> tuple[str, dict[str, str]]:
+    """Split a header into its value, in lower case, and its parameters (RFC 9110, 5.6.6).
+
+    The standard library's parser is one of mail: of RFC 2231's names (``name*0*=``), which forms must not have
+    (RFC 7578, 4.2), it makes tuples, and some of them break it.
+    """
+    value, semicolon, rest = header[:_LONGEST_HEADER].partition(";")
+    found: dict[str, str] = {}
+    for name, text in _PARAMETER.findall(semicolon + rest):
+        quoted = text[:1] == '"'
+        found.setdefault(name.lower(), _ESCAPED.sub(r"\1", text[1:-1]) if quoted else text.strip())
+    return value.strip().lower(), found
 
 
 def accepted(model: TakesRaw) -> list[str]:
@@ -44,39 +60,39 @@ def accepted(model: TakesRaw) -> list[str]:
     return [JSON, FORM, *(kind for kind in RAW_EXAMPLES if model.single_input(kind) is not None)]
 
 
-def check_type(content_type: bytes | None, encoding: bytes | None, model: TakesRaw) -> None:
+def check_type(content_type: str | None, encoding: str | None, model: TakesRaw) -> None:
     """Refuse a body by its headers, before it is read.
 
     Raises:
         UnsupportedMediaType: naming what is accepted.
     """
-    kinds = accepted(model)
-    remedy = f"Accepted: {', '.join(kinds)}"
-    if encoding is not None and encoding.strip().lower() not in (b"", b"identity"):
-        raise UnsupportedMediaType("compressed bodies are not read", where="header content-encoding", remedy=remedy)
-    kind, parameters = media_type(content_type)
+    if encoding is not None and encoding.strip().lower() not in ("", "identity"):
+        raise UnsupportedMediaType("compressed bodies are not read", where="header content-encoding")
+    kind, given = media_type(content_type)
     if kind in (JSON, FORM):
-        charset = parameters.get("charset", "utf-8").lower()
+        charset = given.get("charset", "utf-8").lower()
         if charset not in ("utf-8", "utf8", "us-ascii"):
             raise UnsupportedMediaType(
-                f"the charset {charset!r} is not read", where="header content-type", remedy="Send UTF-8"
+                f"the charset {charset[:80]!r} is not read", where="header content-type", remedy="Send UTF-8"
             )
     elif not kind or model.single_input(kind) is None:
-        message = f"{kind!r} is not a body that this endpoint reads" if kind else "the body has no content type"
-        raise UnsupportedMediaType(message, where="header content-type", remedy=remedy)
+        message = f"{kind[:80]!r} is not a body that this endpoint reads" if kind else "the body has no content type"
+        raise UnsupportedMediaType(
+            message, where="header content-type", remedy=f"Accepted: {', '.join(accepted(model))}"
+        )
 
 
-def read_rows(body: bytes, content_type: bytes | None, model: TakesRaw) -> Rows:
+def read_rows(body: bytes, content_type: str | None, model: TakesRaw) -> Rows:
     """Turn a body whose headers passed `check_type` into rows.
 
     Raises:
         InvalidInput: the body is not what its content type says, or it has no rows.
     """
-    kind, parameters = media_type(content_type)
+    kind, given = media_type(content_type)
     if kind == JSON:
         return read_json(body)
     if kind == FORM:
-        return [read_form(body, parameters.get("boundary", ""))]
+        return [read_form(body, given.get("boundary", ""))]
     if not body:
         raise InvalidInput("the body is empty", where=_BODY)
     return [{str(model.single_input(kind)): body}]
@@ -93,7 +109,7 @@ def read_json(body: bytes) -> Rows:
     except RecursionError:
         raise InvalidInput(_DEEP, where=_BODY) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"not valid JSON: {error}", where=_BODY) from None
+        raise InvalidInput(f"not valid JSON: {str(error)[:_LONGEST]}", where=_BODY) from None
     rows = value if isinstance(value, list) else [value]
     for index, row in enumerate(rows):
         if not isinstance(row, dict):
@@ -178,17 +194,15 @@ class _Parts:
         self._name, self._value = bytearray(), bytearray()
 
     def _end(self) -> None:
-        disposition = HeaderParser()
-        disposition["content-disposition"] = self._headers.get("content-disposition", "").replace("\n", " ")
-        parameters = dict(disposition.get_params(header="content-disposition") or [])
-        name = parameters.get("name")
+        _, given = parameters(self._headers.get("content-disposition", ""))
+        name = given.get("name")
         if not name:
             raise InvalidInput("a part of the form has no name", where=_BODY)
         if name in self.row:
             raise InvalidInput(f"the field {name[:80]!r} comes twice", where=_BODY, remedy="A form is one row")
         if len(self.row) >= MAX_PARTS:
             raise InvalidInput(f"a form has at most {MAX_PARTS} parts", where=_BODY)
-        self.row[name] = bytes(self._data) if "filename" in parameters else self._text(name)
+        self.row[name] = bytes(self._data) if "filename" in given else self._text(name)
 
     def _text(self, name: str) -> str:
         try:

@@ -1,145 +1,119 @@
-"""The native API's hot paths: HTTP in, the data plane, HTTP out. Everything else goes to ``otherwise``."""
+"""The native API's hot paths: health, ``predict`` and ``schema``."""
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import Awaitable, Callable
-from typing import Any
 
-from yunmo.core.access import Principal
-from yunmo.core.errors import MethodNotAllowed
-from yunmo.serving.dataplane import Answer, DataPlane
-from yunmo.serving.http import (
-    FACTS,
-    PRINCIPAL,
-    REQUEST_ID,
-    App,
-    ClientGone,
-    Receive,
-    Scope,
-    Send,
-    header,
-    read_body,
-    send_empty,
-    send_json,
-    send_problem,
-    wait_disconnect,
-)
+from yunmo.core.errors import InvalidInput, YunmoError
+from yunmo.serving.dataplane import Call, DataPlane
+from yunmo.serving.http import Attended, Handler, Request, Response, allow, json_response, problem_response
 from yunmo.serving.native.bodies import accepted, check_type, read_rows
+from yunmo.serving.observer import Face
 
 _ENDPOINT = re.compile(r"/api/v1/endpoints/(?P<endpoint>[^/]{1,64})/(?P<verb>predict|schema)", re.ASCII)
-
-Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
+_SECONDS = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6})?", re.ASCII)
 
 
 class NativeFace:
-    """Health, ``predict`` and ``schema`` of the native API.
+    """Health, ``predict`` and ``schema``; errors of all paths that are no other face's.
 
     Args:
         dataplane: answers predictions.
-        otherwise: gets every request that is not for a path of this face.
         max_body: bytes that a prediction request may have.
     """
 
-    def __init__(self, dataplane: DataPlane, otherwise: App, *, max_body: int) -> None:
+    def __init__(self, dataplane: DataPlane, *, max_body: int) -> None:
+        self.name: Face = "native"
         self._dataplane = dataplane
-        self._otherwise = otherwise
         self._max_body = max_body
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request or pass it on."""
-        path: str = scope["path"]
-        match = _ENDPOINT.fullmatch(path)
-        if match and match["verb"] == "predict":
-            await self._allow(scope, receive, send, ("POST",), self._predict)
-        elif match:
-            await self._allow(scope, receive, send, ("GET", "HEAD"), self._schema)
-        elif path == "/healthz":
-            await self._allow(scope, receive, send, ("GET", "HEAD"), self._health)
-        elif path == "/readyz":
-            await self._allow(scope, receive, send, ("GET", "HEAD"), self._ready)
-        else:
-            await self._otherwise(scope, receive, send)
+    def owns(self, path: str) -> bool:  # noqa: ARG002 (the protocol's)
+        """Every path: this is the last face to be asked."""
+        return True
 
-    @staticmethod
-    async def _allow(scope: Scope, receive: Receive, send: Send, methods: tuple[str, ...], handler: Handler) -> None:
-        method = scope["method"]
-        if method in methods:
-            await handler(scope, receive, send)
-            return
-        allow = [(b"allow", ", ".join((*methods, "OPTIONS")).encode())]
-        if method == "OPTIONS":
-            await send_empty(send, 204, allow)
-        else:
-            await send_problem(scope, send, MethodNotAllowed(f"{method} is not possible here"), allow)
+    def find(self, request: Request) -> Handler | None:
+        """Return what answers a request, None if it is for control."""
+        match = _ENDPOINT.fullmatch(request.path)
+        if match is not None:
+            request.facts["endpoint"] = match["endpoint"]
+            if match["verb"] == "predict":
+                return allow(self, request, ("POST",), self._predict)
+            return allow(self, request, ("GET", "HEAD"), self._schema)
+        if request.path == "/healthz":
+            return allow(self, request, ("GET", "HEAD"), self._health)
+        if request.path == "/readyz":
+            return allow(self, request, ("GET", "HEAD"), self._ready)
+        return None
 
-    @staticmethod
-    async def _health(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG004 (all handlers are alike)
-        await send_json(scope, send, {"status": "ok"})
+    def refuse(self, error: YunmoError, request: Request) -> Response:
+        """Return an error as an RFC 9457 problem document."""
+        return problem_response(error, request.id)
 
-    async def _ready(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 (all handlers are alike)
+    async def _health(self, request: Request) -> Response:  # noqa: ARG002 (all handlers are alike)
+        return json_response({"status": "ok"})
+
+    async def _ready(self, request: Request) -> Response:  # noqa: ARG002 (all handlers are alike)
         deployments = self._dataplane.deployments
         ready = deployments.applied >= 0
         loaded, refused = deployments.counts
         answer = {"status": "ready" if ready else "starting", "endpoints": loaded, "refused": refused}
-        await send_json(scope, send, answer, status=200 if ready else 503)
+        return json_response(answer, status=200 if ready else 503)
 
-    async def _predict(self, scope: Scope, receive: Receive, send: Send) -> None:
-        endpoint, principal, facts = _request(scope)
-        model = self._dataplane.route(endpoint, principal).predictor
-        content_type = header(scope, b"content-type")
-        check_type(content_type, header(scope, b"content-encoding"), model)
-        body = await read_body(scope, receive, limit=self._max_body)
+    async def _predict(self, request: Request) -> Response:
+        endpoint = request.facts["endpoint"]
+        model = self._dataplane.route(endpoint, request.principal).live.predictor
+        content_type = request.header("content-type")
+        check_type(content_type, request.header("content-encoding"), model)
+        timeout = read_timeout(request.header("yunmo-timeout"))
+        body = await request.body(limit=self._max_body)
         rows = read_rows(body, content_type, model)
-        facts["rows"] = len(rows)
-        work = asyncio.ensure_future(self._dataplane.predict(endpoint, rows, principal, size=len(body)))
-        answer = await _unless_gone(work, receive)
-        document = {
-            "endpoint": answer.endpoint,
-            "model": answer.model,
-            "version": answer.version,
-            "request_id": scope[REQUEST_ID],
-            "predictions": answer.predictions,
-        }
-        facts["model"] = f"{answer.model}:{answer.version}"
-        await send_json(scope, send, document)
+        request.facts["rows"] = len(rows)
+        call = request.call = Call(
+            endpoint,
+            request.principal,
+            timeout=timeout,
+            sticky=request.header("yunmo-sticky"),
+            size=len(body),
+            span=request.span,
+        )
+        with Attended(request):
+            answer = await self._dataplane.predict(call, rows)
+        request.facts["model"] = f"{answer.model}:{answer.version}"
+        return json_response(
+            {
+                "endpoint": answer.endpoint,
+                "model": answer.model,
+                "version": answer.version,
+                "request_id": request.id,
+                "predictions": answer.predictions,
+            }
+        )
 
-    async def _schema(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 (all handlers are alike)
-        endpoint, principal, _ = _request(scope)
-        route = self._dataplane.route(endpoint, principal, read=True)
-        document = {
-            "endpoint": endpoint,
-            "model": route.deployment.model,
-            "version": route.deployment.version,
-            "accepts": accepted(route.predictor),
-            "input": route.predictor.input_schema,
-            "output": route.predictor.output_schema,
-        }
-        await send_json(scope, send, document)
+    async def _schema(self, request: Request) -> Response:
+        endpoint = request.facts["endpoint"]
+        live = self._dataplane.route(endpoint, request.principal, read=True).live
+        return json_response(
+            {
+                "endpoint": endpoint,
+                "model": live.variant.model,
+                "version": live.variant.version,
+                "accepts": accepted(live.predictor),
+                "input": live.predictor.input_schema,
+                "output": live.predictor.output_schema,
+            }
+        )
 
 
-def _request(scope: Scope) -> tuple[str, Principal, dict[str, Any]]:
-    """Return the endpoint, the principal and the log's facts of a request to an endpoint."""
-    endpoint = scope["path"].split("/")[4]
-    facts: dict[str, Any] = scope[FACTS]
-    facts["endpoint"] = endpoint
-    principal: Principal = scope[PRINCIPAL]
-    return endpoint, principal, facts
-
-
-async def _unless_gone(work: asyncio.Future[Answer], receive: Receive) -> Answer:
-    """Return what ``work`` comes to; if the client leaves first, cancel it, so that its place is free at once.
+def read_timeout(text: str | None) -> float | None:
+    """Return the seconds that a caller gives its request.
 
     Raises:
-        ClientGone: the client left.
+        InvalidInput: it is no positive number of seconds.
     """
-    gone = asyncio.ensure_future(wait_disconnect(receive))
-    try:
-        await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not work.done():
-            raise ClientGone
-        return work.result()
-    finally:
-        gone.cancel()
-        work.cancel()
+    if text is None:
+        return None
+    if not _SECONDS.fullmatch(text) or not float(text):
+        raise InvalidInput(
+            "not a number of seconds", where="header yunmo-timeout", remedy="Give seconds, such as 0.5 or 30"
+        )
+    return float(text)
