@@ -1,0 +1,1 @@
+"""The proof: no answer lost, none given to another. Start with ``run.py`` or ``rollout.py``."""
