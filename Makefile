@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
-.PHONY: demo test check format reference clean
+.PHONY: demo test check format fuzz reference protocol clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/python -m yunmo.cli.demo $(if $(ONCE),--once)
@@ -22,8 +22,16 @@ format: $(VENV)/.test
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# Each fuzzer for so many seconds, beyond what `make test` gives it.
+SECONDS ?= 450
+fuzz: $(VENV)/.test
+	FUZZ_SECONDS=$(SECONDS) $(BIN)/python -m pytest -rP tests/fuzz
+
 reference: $(VENV)/.test
 	$(BIN)/python -m yunmo.cli.reference > docs/recipe.md
+
+protocol: $(VENV)/.test
+	$(BIN)/python -m yunmo.protocol.generate
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "Yunmo needs Python 3.11 to 3.13; this is " + sys.version.split()[0] + ". Try: make $(MAKECMDGOALS) PYTHON=python3.12")'

@@ -15,7 +15,9 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -34,6 +36,20 @@ def commands(readme: str = "README.md") -> list[str]:
     joined = "\n".join(blocks("sh", readme)).replace("\\\n", " ")
     lines = [re.sub(r"\s+#.*", "", line).strip() for line in joined.splitlines()]
     return [line for line in lines if line and not line.startswith("make ")]
+
+
+def linear_onnx(seed: int) -> bytes:
+    """Return an ONNX file with a softmax over a linear layer, as any framework writes it."""
+    weight = np.random.default_rng(seed).normal(size=(4, 2)).astype(np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "weight"], ["y"]), helper.make_node("Softmax", ["y"], ["p"], axis=1)],
+        "linear",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4])],
+        [helper.make_tensor_value_info("p", TensorProto.FLOAT, ["batch", 2])],
+        [numpy_helper.from_array(weight, "weight")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    return bytes(model.SerializeToString())
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +78,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
             writer.writerows(part)
-    (folder / "row.json").write_text(json.dumps({"age": 41, "plan": "pro", "since": "2024-05-01"}))
+    row = {"age": 41, "plan": "pro", "since": "2024-05-01"}
+    (folder / "row.json").write_text(json.dumps(row))
+    inputs = [
+        {"name": name, "shape": [1], "datatype": "BYTES" if isinstance(value, str) else "FP64", "data": [value]}
+        for name, value in row.items()
+    ]
+    (folder / "infer.json").write_text(json.dumps({"inputs": inputs}))
+    for name, seed in (("fraud", 0), ("better", 1)):
+        (folder / f"{name}.onnx").write_bytes(linear_onnx(seed))
     return folder
 
 
@@ -122,9 +146,11 @@ def test_every_command_of_the_tour_works(
         )
         assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
         outputs[command] = done.stdout
-    curl = [json.loads(output) for command, output in outputs.items() if command.startswith("curl")]
-    assert [answer["endpoint"] for answer in curl] == ["pets", "churn"]
-    assert curl[0]["predictions"][0]["label"]["value"] == "cat"
+    pets, churn, infer, metrics = (output for command, output in outputs.items() if command.startswith("curl"))
+    assert json.loads(pets)["predictions"][0]["label"]["value"] == "cat"
+    assert json.loads(churn)["endpoint"] == "churn"
+    assert json.loads(infer)["model_name"] == "churn"
+    assert 'yunmo_requests_total{' in metrics
     assert len((folder / "answers.csv").read_text().splitlines()) == 21
     python_block(folder, environment, port)
 
