@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 HIGH_WATER = 256 * 1024
 """Bytes of a body that wait to be read; beyond, the connection is not read from."""
+SMALL = 4096
+"""Parts of a body that are smaller are joined as they come: each alone would take fifty bytes more."""
 DISCARDED = 1024 * 1024
 """A body of up to so many bytes that nobody wants is read and thrown away, so that its connection can go on."""
 
@@ -64,7 +66,7 @@ class Http1Request(Request):
         self.expected = False
         """The body was waited for."""
         self._connection = connection
-        self._chunks: list[bytes] = []
+        self._chunks: list[bytes | bytearray] = []
         self._buffered = 0
         self._limit = HIGH_WATER
         self._gone = False
@@ -176,7 +178,13 @@ class Http1Request(Request):
         """Take a part of the body from the connection."""
         if self.discarding:
             return
-        self._chunks.append(data)
+        last = self._chunks[-1] if self._chunks else None
+        if len(data) >= SMALL or last is None:
+            self._chunks.append(data)
+        elif isinstance(last, bytearray):
+            last += data
+        else:
+            self._chunks.append(bytearray(data))
         self._buffered += len(data)
         if self._buffered > self._limit:
             self._connection.pause()
@@ -216,7 +224,7 @@ class Http1Request(Request):
 
     def _take(self) -> bytes:
         chunks = self._chunks
-        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        data = bytes(chunks[0]) if len(chunks) == 1 else b"".join(chunks)
         self._chunks = []
         self._buffered = 0
         self._connection.resume()
