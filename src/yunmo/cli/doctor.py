@@ -27,7 +27,10 @@ SERVING = (
     "simplejpeg",
     "numpy",
 )
-EXTRAS = {"train": ("torch", "onnx", "onnxscript", "safetensors", "scikit-learn", "jinja2")}
+EXTRAS = {
+    "train": ("torch", "onnxscript", "safetensors", "scikit-learn", "jinja2"),
+    "traces": ("opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-http"),
+}
 """Optional parts, and the distributions that each needs; a test holds them against the package's metadata."""
 
 SECRETS = {"workspace_key": "workspace.key", "signing_key": "signing.key"}

@@ -108,6 +108,8 @@ class WorkerState(Spec, frozen=True):
     """Newest snapshot of which everything is carried out or refused; -1: none yet."""
     endpoints: dict[str, EndpointState] = {}
     """By `endpoint_key`."""
+    keys: int = -1
+    """Newest snapshot whose keys are in force, which they are at once, whatever loads meanwhile."""
 
 
 def endpoint_key(project_id: str, endpoint: str) -> str:

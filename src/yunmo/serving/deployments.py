@@ -378,7 +378,8 @@ class Deployments:
             for key, number in self._carried_out.items()
             for loaded in (self._routes[key].loaded if key in self._routes else (),)
         }
-        state = WorkerState(pid=os.getpid(), snapshot=self._applied, endpoints=endpoints)
+        number = self._snapshot.number if self._snapshot is not None else -1
+        state = WorkerState(pid=os.getpid(), snapshot=self._applied, endpoints=endpoints, keys=number)
         try:
             self._state_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             temporary = self._state_path.with_name(f".{self._state_path.name}.tmp")

@@ -10,6 +10,7 @@ from sqlalchemy import select
 
 from yunmo.control.context import Context
 from yunmo.control.services.publisher import Publisher
+from yunmo.control.services.workers import WorkerStates
 from yunmo.core.access import DEFAULT_PROJECT, SCOPES, hash_key, key_prefix, new_key
 from yunmo.core.errors import Conflict, InvalidInput, NotFound, SettingsError
 from yunmo.core.events import KeyChanged
@@ -26,6 +27,7 @@ class Keys:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._publisher = Publisher(context)
+        self._workers = WorkerStates(context)
 
     def start(self) -> None:
         """Register the workspace's own key, by which the command line works here, and publish."""
@@ -33,14 +35,14 @@ class Keys:
         self._publisher.publish()
 
     def create(self, project_id: str, request: NewKey) -> CreatedKey:
-        """Make a key; its secret is in the answer and nowhere else.
+        """Make a key; its secret is in the answer and nowhere else. Every data worker knows it then.
 
         Raises:
             InvalidInput: an unknown scope, an endpoint name that is none, or no time to live.
         """
         _check(request)
         created = self._insert(project_id, request)
-        self._publisher.publish()
+        self._workers.wait_keys(self._publisher.publish())
         self._context.events.emit(project_id, created.key.id, KeyChanged(key_id=created.key.id, change="created"))
         return created
 
@@ -78,7 +80,7 @@ class Keys:
                     remedy="To replace it, remove workspace.key in the workspace and start again",
                 )
             row.revoked_at = time.time()
-        self._publisher.publish()
+        self._workers.wait_keys(self._publisher.publish())
         self._context.events.emit(project_id, key_id, KeyChanged(key_id=key_id, change="revoked"))
 
     def _insert(self, project_id: str, request: NewKey) -> CreatedKey:

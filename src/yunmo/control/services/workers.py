@@ -13,6 +13,7 @@ from yunmo.core.errors import BundleError, DeadlineExceeded
 from yunmo.core.snapshot import WorkerState
 
 _POLL_SECONDS = 0.02
+_KEY_SECONDS = 5.0
 
 
 class WorkerStates:
@@ -68,6 +69,18 @@ class WorkerStates:
         end = time.monotonic() + self._context.settings.deploy_timeout
         while waiting := [state.pid for state in self.live() if key in state.endpoints]:
             self._check_time(end, waiting[0], key)
+
+    def wait_keys(self, number: int) -> None:
+        """Wait until every live worker holds requests against the keys of a snapshot, for a moment at most.
+
+        What was done to a key is done in any case: a worker that hangs learns of it as soon as it can.
+
+        Args:
+            number: of the snapshot.
+        """
+        end = time.monotonic() + _KEY_SECONDS
+        while any(state.keys < number for state in self.live()) and time.monotonic() < end:
+            time.sleep(_POLL_SECONDS)
 
     def _check_time(self, end: float, pid: int, key: str) -> None:
         """Sleep a little, unless the time is over."""
