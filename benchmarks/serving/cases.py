@@ -24,8 +24,8 @@ _SEED = 20261122
 JPEG_QUALITY = 90
 
 Body = Literal["jpeg", "binary", "json", "native", "named", "list", "grpc"]
-Server = Literal["yunmo", "fastapi", "litserve", "mlserver"]
-PEERS: tuple[Server, ...] = ("fastapi", "litserve", "mlserver")
+Server = Literal["yunmo", "fastapi", "fastapi-loop", "litserve", "mlserver"]
+PEERS: tuple[Server, ...] = ("fastapi", "fastapi-loop", "litserve", "mlserver")
 
 
 @dataclass(frozen=True)

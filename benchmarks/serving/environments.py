@@ -33,6 +33,7 @@ def python(name: str) -> Path:
     Raises:
         Failed: pip failed.
     """
+    name = _environment(name)
     folder = cache_folder() / name
     wanted = json.dumps([_NEEDS[name], _pinned()])
     mark = folder / "packages.json"
@@ -53,9 +54,13 @@ def python(name: str) -> Path:
     return program
 
 
+def _environment(name: str) -> str:
+    return name.removesuffix("-loop")
+
+
 def versions(name: str) -> dict[str, str]:
     """Return the version of every package in a peer's environment."""
-    program = cache_folder() / name / "bin/python"
+    program = cache_folder() / _environment(name) / "bin/python"
     command = [str(program), "-m", "pip", "list", "--disable-pip-version-check", "--format", "json"]
     listing = subprocess.run(command, check=True, capture_output=True, text=True)
     return {entry["name"].lower(): entry["version"] for entry in json.loads(listing.stdout)}
@@ -64,7 +69,7 @@ def versions(name: str) -> dict[str, str]:
 def describe(name: str) -> str:
     """Return the versions that matter, as one line."""
     found = versions(name)
-    return ", ".join(f"{package} {found[package]}" for package in _SHOWN[name])
+    return ", ".join(f"{package} {found[package]}" for package in _SHOWN[_environment(name)])
 
 
 def _pinned() -> list[str]:

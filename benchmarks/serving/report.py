@@ -22,7 +22,13 @@ from benchmarks.serving.plot import Panel, bars
 from yunmo import __version__
 
 RESULTS = Path(__file__).with_name("results")
-NAMES = {"yunmo": "Yunmo", "fastapi": "FastAPI", "litserve": "LitServe", "mlserver": "MLServer"}
+NAMES = {
+    "yunmo": "Yunmo",
+    "fastapi": "FastAPI",
+    "fastapi-loop": "FastAPI, run on the loop",
+    "litserve": "LitServe",
+    "mlserver": "MLServer",
+}
 
 
 @dataclass(frozen=True)

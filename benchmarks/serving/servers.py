@@ -150,7 +150,8 @@ class Peer:
         port, grpc_port = free_port(), free_port()
         with tempfile.TemporaryDirectory(prefix=f"{self.name}-bench-") as folder, open(f"{folder}/log", "wb") as log:
             match self.name:
-                case "fastapi":
+                case "fastapi" | "fastapi-loop":
+                    environment["RUN"] = "loop" if self.name == "fastapi-loop" else "threads"
                     command = [python, "-m", "uvicorn", "fastapi_app:app", "--port", str(port), "--workers", "2"]
                     command += ["--no-access-log", "--log-level", "warning"]
                     health = "/health"
@@ -185,12 +186,15 @@ class _RunningPeer:
         return self.pids()
 
     def variants(self, case: Case, samples: list[Sample]) -> list[Variant]:
-        build = {"fastapi": _fastapi, "litserve": _litserve, "mlserver": _mlserver}[self._name]
+        build = {"fastapi": _fastapi, "fastapi-loop": _fastapi, "litserve": _litserve, "mlserver": _mlserver}[
+            self._name
+        ]
         return [build(case, sample) for sample in samples]
 
 
 _TAKES: dict[str, tuple[str, ...]] = {
     "fastapi": ("jpeg", "binary", "json", "named", "list"),
+    "fastapi-loop": ("jpeg", "binary", "json", "named", "list"),
     "litserve": ("jpeg", "json", "named", "list"),
     "mlserver": ("jpeg", "json", "named", "list", "grpc"),
 }

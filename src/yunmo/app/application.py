@@ -78,6 +78,8 @@ class Application:
         self._entry = Entry(Gate(keyring), faces, control, self._observer, self._log, dataplane.activity, tracer)
         self.handle = self._entry.handle
         """Answers requests of the HTTP server; `start` and `stop` are the caller's."""
+        self.activity = dataplane.activity
+        """What the HTTP server counts requests in."""
         self.refused = self._entry.refused
         """Is told of what the HTTP server refused."""
 

@@ -190,7 +190,9 @@ class _ServerThread(threading.Thread):
         state = self._workspace.workers_folder / f"{os.getpid()}.json"
         application = Application(self._workspace.snapshot_path, state, settings, self._runner.before(control))
         self._loop = asyncio.get_running_loop()
-        self._server = Http1Server(application.handle, uds=self._socket, refused=application.refused)
+        self._server = Http1Server(
+            application.handle, uds=self._socket, refused=application.refused, activity=application.activity
+        )
         async with control.router.lifespan_context(control):
             await application.start()
             watch = asyncio.ensure_future(self._tell_when_ready())

@@ -79,7 +79,7 @@ class Item:
             self.answer.set_result(outcome)
 
 
-def compute(model: Model, batch: Sequence[Item], stop: Stop) -> list[Tensors | YunmoError]:
+def compute(model: Model, batch: Sequence[Item], stop: Stop | None) -> list[Tensors | YunmoError]:
     """Run a batch and return the outcome of each request; if they fail together, each is tried alone."""
     try:
         if len(batch) == 1:
@@ -113,7 +113,7 @@ def failure(error: Exception) -> YunmoError:
     return ModelFailed("the model could not compute an answer")
 
 
-def _compute_joined(model: Model, batch: Sequence[Item], stop: Stop) -> list[Tensors]:
+def _compute_joined(model: Model, batch: Sequence[Item], stop: Stop | None) -> list[Tensors]:
     joined = {name: np.concatenate([item.tensors[name] for item in batch]) for name in batch[0].tensors}
     answers = complete(model.run(joined, stop), sum(item.rows for item in batch))
     parts, begin = [], 0
@@ -123,7 +123,7 @@ def _compute_joined(model: Model, batch: Sequence[Item], stop: Stop) -> list[Ten
     return parts
 
 
-def _compute_one(model: Model, item: Item, stop: Stop) -> Tensors:
+def _compute_one(model: Model, item: Item, stop: Stop | None) -> Tensors:
     if item.rows <= CHUNK_ROWS:
         return complete(model.run(item.tensors, stop), item.rows)
     chunks: list[Tensors] = []

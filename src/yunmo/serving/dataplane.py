@@ -178,8 +178,7 @@ class DataPlane:
         deadline = asyncio.get_running_loop().time() + timeout
         with self._admission.enter(route.deployment, rows), loaded.lane as lane:
             tensors = await _translate(call, encode, loaded.predictor)
-            alone = self.activity.requests <= 1
-            answers = await lane.run(tensors, rows, deadline, alone=alone, span=call.span)
+            answers = await lane.run(tensors, rows, deadline, alone=self.activity.alone, span=call.span)
         self.mirror.show(route, loaded, encode, rows, answers)
         return loaded, answers
 

@@ -28,7 +28,7 @@ from yunmo.serving.http1.request import Http1Request
 from yunmo.serving.log import RequestLog
 from yunmo.serving.observer import CLIENT_GONE, OK, OTHER, Activity, Observer, Tracer
 
-REFUSAL_SECONDS = 0.25
+REFUSAL_SECONDS = 0.5
 """How long a refusal for want of room is held back: a client that asks again at once, on each of many connections,
 would else have the service do nothing but refuse."""
 

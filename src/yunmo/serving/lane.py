@@ -3,7 +3,9 @@
 Batches have no timer: a request that finds the model idle runs at once, alone; what queues up meanwhile is the next
 batch. So a batch is as large as the load makes it, and nobody waits for company. Where a hop to a thread would cost
 more than it frees, the model runs on the event loop itself: one that answers within `INLINE_SECONDS` always, one that
-answers within `ALONE_SECONDS` for a request that is the only one in this worker.
+answers within `ALONE_SECONDS` for a request that is the only one in this worker. Batches that fit into `TURN_SECONDS`
+take turns with everything else on the loop: a thread would have to share the interpreter's lock with it, and under more
+load than there is room for, each would keep the other from its work (measured: half of the goodput).
 """
 
 from __future__ import annotations
@@ -22,10 +24,14 @@ from yunmo.serving.observer import LaneMeter, Reason, Span
 
 INLINE_SECONDS = 100e-6
 ALONE_SECONDS = 5e-3
+TURN_SECONDS = 5e-3
+_LEAST_TURN = 2
+"""Rows of a turn: of a model that is slower, a thread runs the batches."""
 QUEUE_ROWS = 1024
 """Rows that may wait; over it a request is refused at once instead of waiting in vain."""
-PATIENCE = 0.8
-"""A request is taken only if the queue before it should take at most this share of its time."""
+PATIENCE = 0.5
+"""A request is taken only if the queue before it should take at most this share of its time: what is taken and then not
+answered in time was work for nothing."""
 RUN_SECONDS = 30.0
 """A run that takes longer is told to stop, if nothing else is said."""
 STOP_SECONDS = 2.0
@@ -86,6 +92,10 @@ class Lane:
         self._stuck = stuck
         self._inline_rows = _rows_within(INLINE_SECONDS, model) if inline else 0
         self._alone_rows = _rows_within(ALONE_SECONDS, model) if inline else 0
+        turn_rows = _rows_within(TURN_SECONDS, model) if inline and runs == 1 else 0
+        self._turn_rows = turn_rows if turn_rows >= min(_LEAST_TURN, model.batch_rows) else 0
+        self._turn: asyncio.Handle | None = None
+        self._turned = 0.0
         self._row_seconds = model.run_seconds
         self._loop = asyncio.get_running_loop()
         self._work = threading.Condition()
@@ -206,11 +216,44 @@ class Lane:
                 span.batch(began, began, ended, 1, rows, "idle")
 
     def _enqueue(self, item: Item) -> None:
+        in_turn = item.rows <= self._turn_rows and not self.busy
         with self._work:
             self._queue.append(item)
             self._waiting_rows += item.rows
-            self._work.notify()
+            if not in_turn:
+                self._work.notify()
         self.meter.waiting(self._waiting_rows)
+        if not in_turn:
+            self._use_threads()
+        elif self._turn is None:
+            self._turn = self._loop.call_soon(self._take_turn)
+
+    def _take_turn(self) -> None:
+        """Run one batch on the event loop, and let everything else there have its turn before the next."""
+        self._turn = None
+        with self._work:
+            if not self._queue or self.busy:
+                return
+            in_turn = self._queue[0].rows <= self._turn_rows
+            if in_turn:
+                batch, reason = self._next_batch(self._turn_rows)
+            else:
+                self._work.notify()
+        if not in_turn:
+            self._use_threads()
+            return
+        began = time.perf_counter()
+        outcomes = compute(self.model, batch, None)
+        ended = time.perf_counter()
+        if batch[0].queued >= self._turned:
+            reason = "idle"
+        since, self._turned = max(self._turned, batch[0].queued), ended
+        self._deliver(batch, outcomes, began, ended, since, reason)
+        if self._queue:
+            self._turn = self._loop.call_soon(self._take_turn)
+
+    def _use_threads(self) -> None:
+        """See to it that there are threads, and that somebody looks whether their runs end."""
         if self._watch is None:
             self._watch = self._loop.call_later(LOOK_SECONDS, self._look)
             self._start_missing()
@@ -238,9 +281,8 @@ class Lane:
         self._watch = None
         for runner in self._runners:
             self._look_at(runner)
-        if self._queue or self.busy:
-            self._watch = self._loop.call_later(LOOK_SECONDS, self._look)
-            self._start_missing()
+        if self.busy or (self._queue and self._turn is None):
+            self._use_threads()
 
     def _look_at(self, runner: _Runner) -> None:
         now, limit = time.perf_counter(), self._run_timeout()
@@ -274,10 +316,12 @@ class Lane:
         outcomes: list[Tensors | YunmoError],
         began: float,
         ended: float,
+        since: float,
         reason: Reason,
     ) -> None:
         rows, seconds = sum(item.rows for item in batch), ended - began
-        self._row_seconds += _SMOOTHING * (seconds / rows - self._row_seconds)
+        # With all that came between this batch and the one before: so long, a row in the queue really takes.
+        self._row_seconds += _SMOOTHING * ((ended - since) / rows - self._row_seconds)
         for item, outcome in zip(batch, outcomes, strict=True):
             item.give(outcome)
             if item.span is not None:
@@ -296,7 +340,7 @@ class Lane:
                     self._work.wait()
                 if not self._queue:
                     return
-                batch, reason = self._next_batch()
+                batch, reason = self._next_batch(self.model.batch_rows)
                 if batch[0].queued >= runner.ended:
                     reason = "idle"
                 began = time.perf_counter()
@@ -307,17 +351,18 @@ class Lane:
             with self._work:
                 if runner.given_up:
                     return
+                since = max(runner.ended, batch[0].queued)
                 runner.batch, runner.ended = [], ended
-            self._tell(self._deliver, batch, outcomes, began, ended, reason)
+            self._tell(self._deliver, batch, outcomes, began, ended, since, reason)
 
-    def _next_batch(self) -> tuple[list[Item], Reason]:
-        """Take the oldest request and those after it that fit beside it; the lock is held."""
+    def _next_batch(self, most: int) -> tuple[list[Item], Reason]:
+        """Take the oldest request and those after it that fit beside it into so many rows; the lock is held."""
         first = self._queue.popleft()
         batch, rows = [first], first.rows
         reason: Reason = "drained"
         while self._queue:
             item = self._queue[0]
-            if rows + item.rows > self.model.batch_rows:
+            if rows + item.rows > most:
                 reason = "full"
                 break
             if item.shapes != first.shapes:

@@ -33,12 +33,20 @@ CLIENT_GONE = "client_gone"
 
 
 class Activity:
-    """How many requests are in progress in this worker, from their head to their answer."""
+    """What is going on in this worker."""
 
-    __slots__ = ("requests",)
+    __slots__ = ("arrived", "requests")
 
     def __init__(self) -> None:
         self.requests = 0
+        """Requests in progress, from where they are handled to their answer."""
+        self.arrived = 0
+        """Requests that were read and are not handled yet: the event loop has not come to them."""
+
+    @property
+    def alone(self) -> bool:
+        """Whether a request in progress is the only one."""
+        return self.requests <= 1 and not self.arrived
 
 
 class LaneMeter(Protocol):

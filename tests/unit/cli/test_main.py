@@ -15,7 +15,7 @@ Yunmo = Callable[..., tuple[int, str, str]]
 
 SURFACE = {
     "": {"--version"},
-    "up": {"--host", "--port"},
+    "up": {"--host", "--port", "--grpc-port"},
     "train SOURCE": {"--test", "--validation", "--target", "--name", "--budget", "--set", "--detach"},
     "runs ls": set(),
     "runs show ID": {"--html"},
@@ -30,7 +30,7 @@ SURFACE = {
     "models show NAME[:V]": set(),
     "models verify NAME:V": set(),
     "models export NAME:V FILE": set(),
-    "models import FILE": set(),
+    "models import FILE": {"--name", "--fields"},
     "models alias NAME:V ALIAS": set(),
     "evaluate NAME:V DATA": set(),
     "deploy NAME:V": {"--endpoint", "--canary", "--shadow"},

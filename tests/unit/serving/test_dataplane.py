@@ -39,7 +39,7 @@ FAILS = -3.0
 class Adder:
     """A model that adds its version to ``x``; it can be held up."""
 
-    run_seconds = 0.001  # too long for the event loop, except for a request that is alone
+    run_seconds = 0.004  # too long for the event loop, except for a request that is alone
     batch_rows = 16
     isolated = False
     inline = True

@@ -388,11 +388,30 @@ def test_a_fast_model_runs_on_the_event_loop() -> None:
         assert len(bench.model.threads) == 2
 
 
-def test_a_request_that_is_alone_runs_on_the_event_loop_if_it_is_short() -> None:
+def test_short_batches_take_turns_with_the_event_loop() -> None:
     @on(Doubler(run_seconds=1e-3))
     async def _(bench: Bench) -> None:
+        turns = 0
+
+        def turn() -> None:
+            nonlocal turns
+            turns += 1
+            asyncio.get_running_loop().call_soon(turn)
+
+        turn()
+        assert await asyncio.gather(*(bench.ask(x) for x in range(20))) == [[2 * x] for x in range(20)]
+        assert set(bench.model.threads) == {threading.get_ident()}
+        assert [rows for _, rows, _ in bench.meter.batches] == [5, 5, 5, 5]  # as many as fit into 5 ms
+        assert turns >= 4
+        assert await bench.ask(*range(6)) == [2 * x for x in range(6)]  # more than fit: in a thread
+        assert len(bench.model.threads) == 2
+        assert await bench.ask(1) == [2]
+
+
+def test_a_request_that_is_alone_runs_on_the_event_loop_if_it_is_short() -> None:
+    @on(Doubler(run_seconds=4e-3))
+    async def _(bench: Bench) -> None:
         assert await bench.ask(1, alone=True) == [2]
-        assert await bench.ask(1, 2, 3, alone=True) == [2, 4, 6]
         assert set(bench.model.threads) == {threading.get_ident()}
         assert await bench.ask(1) == [2]
         assert len(bench.model.threads) == 2

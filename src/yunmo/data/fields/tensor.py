@@ -37,6 +37,7 @@ class _Tensor(Field):
         super().__init__(spec, statistics)
         self._dtype = np.dtype(object if spec.datatype == "string" else spec.datatype)
         self._free = None in spec.shape
+        self._largest = float(np.finfo(self._dtype.type(0)).max) if self._dtype.kind == "f" else 0.0
 
     def clean(self, values: Values, where: Where) -> Cleaned:  # noqa: ARG002  # nothing is known of its rows
         """Keep every row: whether its value fits shows when it is encoded."""
@@ -109,9 +110,9 @@ class _Tensor(Field):
         if self._misfit(shape) or any(row.dtype.kind not in "if" or row.shape != shape for row in rows):
             return None
         array = rows[0][None] if len(rows) == 1 else np.stack(rows)
-        with np.errstate(over="ignore"):
-            narrow = array.astype(self._dtype)
-        return narrow if np.isfinite(narrow).all() else None
+        if not np.abs(array).max(initial=0) <= self._largest:  # NaN is not, either
+            return None
+        return array.astype(self._dtype)
 
     def _row(self, value: Any, index: int) -> NDArray[Any]:
         if isinstance(value, str) and not (self.spec.datatype == "string" and self.spec.shape == ()):

@@ -310,9 +310,11 @@ class Connection(asyncio.Protocol):
 
     def _start(self, request: Http1Request) -> None:
         self._current = request
+        self._server.activity.arrived += 1
         self._task = asyncio.get_running_loop().create_task(self._answer(request))
 
     async def _answer(self, request: Http1Request) -> None:
+        self._server.activity.arrived -= 1
         try:
             await self._handle(request)
         except Exception:

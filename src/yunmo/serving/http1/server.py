@@ -11,6 +11,7 @@ from pathlib import Path
 
 from yunmo.core.errors import YunmoError
 from yunmo.serving.http1.connection import Connection, Handle
+from yunmo.serving.observer import Activity
 
 BACKLOG = 1024
 CONNECTIONS = 8192
@@ -26,6 +27,7 @@ class Http1Server:
         port: to listen on; the system spreads connections over the processes that do.
         uds: Unix socket to listen on instead; only this user can open it.
         refused: is told of what was no request: the error that it was answered with, and its id.
+        activity: where requests are counted.
     """
 
     def __init__(
@@ -36,8 +38,11 @@ class Http1Server:
         port: int = 0,
         uds: Path | None = None,
         refused: Callable[[YunmoError, str], None] = lambda *_: None,
+        activity: Activity | None = None,
     ) -> None:
         self._handle = handle
+        self.activity = activity or Activity()
+        """Counts the requests that were read and are not handled yet."""
         self.refused = refused
         """Is told of what was no request."""
         self._address = address
