@@ -150,7 +150,7 @@ def test_every_command_of_the_tour_works(
     assert json.loads(pets)["predictions"][0]["label"]["value"] == "cat"
     assert json.loads(churn)["endpoint"] == "churn"
     assert json.loads(infer)["model_name"] == "churn"
-    assert 'yunmo_requests_total{' in metrics
+    assert "yunmo_requests_total{" in metrics
     assert len((folder / "answers.csv").read_text().splitlines()) == 21
     python_block(folder, environment, port)
 

@@ -1,8 +1,8 @@
 """The service that a competent person writes by hand: FastAPI, pydantic, ONNX Runtime. Run by uvicorn.
 
 No keys, no limits, no metrics and no log: less than it would need, to its favour. The model runs in the thread pool, as
-FastAPI's documentation has it for what blocks; with ``RUN=loop`` on the event loop, where an answer takes less processor
-time and everybody else waits for it.
+FastAPI's documentation has it for what blocks; with ``RUN=loop`` on the event loop, where an answer takes less time of
+the processor and everybody else waits for it.
 """
 
 # ruff: noqa: D101, D103 - written as a user of that framework writes it: the names are the framework's

@@ -2,6 +2,6 @@
 
 Why not a server off the shelf: measured side by side without any application, a request of 1 KB costs 31 us of
 processor time here, 44 in granian and 48 in uvicorn at 64 connections, and alone on a connection 34, 84 and 51
-(benchmarks/http_server.py). granian also took cut uploads for whole ones, ended cut answers as if they were complete, and
-buffered downloads without bound for clients that don't read; uvicorn has no time limit for a request's head.
+(benchmarks/http_server.py). granian also took cut uploads for whole ones, ended cut answers as if they were complete,
+and buffered downloads without bound for clients that don't read; uvicorn has no time limit for a request's head.
 """
