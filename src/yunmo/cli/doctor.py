@@ -28,7 +28,7 @@ SERVING = (
     "numpy",
 )
 EXTRAS = {
-    "train": ("torch", "onnx", "onnxscript", "safetensors", "scikit-learn", "jinja2"),
+    "train": ("torch", "onnxscript", "safetensors", "scikit-learn", "jinja2"),
     "traces": ("opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-http"),
 }
 """Optional parts, and the distributions that each needs; a test holds them against the package's metadata."""
