@@ -9,8 +9,10 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet --co
 demo: $(VENV)/.demo
 	@$(BIN)/python -m yunmo.cli.demo $(if $(ONCE),--once)
 
+# Tests run in so many processes; much of their time they wait for servers.
+JOBS ?= 2
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
 
 check: $(VENV)/.test
 	$(BIN)/ruff format --check .

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import httpx
 import pytest
 from tests.contract.harness import Workers
+from tests.contract.watch import Watch
 from tests.fixtures.tensors import make_tensor_bundle
 
 from yunmo.core.settings import Settings
@@ -31,3 +33,17 @@ def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
         workers.deploy("pictures", workers.bundle("pictures", kind="image"))
         workers.apply()
         yield workers
+
+
+@pytest.fixture(scope="module")
+def client(attacked: Workers) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=attacked.url, headers=attacked.headers, timeout=60) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def survived(attacked: Workers) -> Iterator[None]:
+    """After all of it the worker is the same, and no larger."""
+    watch = Watch(attacked)
+    yield
+    watch.settled()

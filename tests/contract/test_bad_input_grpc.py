@@ -22,12 +22,7 @@ SERVICE = "/inference.GRPCInferenceService/"
 BAD = Code.INVALID_ARGUMENT
 
 
-@pytest.fixture(scope="module", autouse=True)
-def survived(attacked: Workers) -> Iterator[None]:
-    """After all of it the worker is the same, and no larger."""
-    watch = Watch(attacked)
-    yield
-    watch.settled()
+pytestmark = pytest.mark.usefixtures("survived")
 
 
 @pytest.fixture(scope="module")

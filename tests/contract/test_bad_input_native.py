@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
-from tests.contract.harness import Workers
 from tests.contract.pictures import huge_png, jpeg, lying_png, text_bomb_png
-from tests.contract.watch import INSIDE, Watch
+from tests.contract.watch import INSIDE
 
 from yunmo.core.errors import ERRORS
 
@@ -33,18 +31,7 @@ GOOD_TENSORS: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="module")
-def client(attacked: Workers) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=attacked.url, headers=attacked.headers, timeout=60) as client:
-        yield client
-
-
-@pytest.fixture(scope="module", autouse=True)
-def survived(attacked: Workers) -> Iterator[None]:
-    """After all of it the worker is the same, and no larger."""
-    watch = Watch(attacked)
-    yield
-    watch.settled()
+pytestmark = pytest.mark.usefixtures("survived")
 
 
 def is_problem(reply: httpx.Response, status: int, *words: str) -> dict[str, Any]:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
-from tests.contract.harness import Workers
 from tests.contract.pictures import jpeg, lying_png
-from tests.contract.watch import INSIDE, Watch
+from tests.contract.watch import INSIDE
 
 TABLE = "/v2/models/table/infer"
 PICTURES = "/v2/models/pictures/infer"
@@ -33,18 +31,7 @@ GOOD: dict[str, tuple[str, list[int], list[Any]]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def client(attacked: Workers) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=attacked.url, headers=attacked.headers, timeout=60) as client:
-        yield client
-
-
-@pytest.fixture(scope="module", autouse=True)
-def survived(attacked: Workers) -> Iterator[None]:
-    """After all of it the worker is the same, and no larger."""
-    watch = Watch(attacked)
-    yield
-    watch.settled()
+pytestmark = pytest.mark.usefixtures("survived")
 
 
 def is_error(reply: httpx.Response, status: int, *words: str) -> None:

@@ -37,7 +37,7 @@ INSIDE = (
     "Traceback",
     "site-packages",
     "/tmp",  # noqa: S108 (a word that must not occur)
-    "/work",
+    str(Path(__file__).parents[2]),
     "yunmo.",
     "numpy",
     "simdjson",

@@ -112,5 +112,4 @@ class Application:
 
     def _run_timeout(self, key: str) -> float:
         """Return the seconds that a request to an endpoint may take, at present: a run need not take longer."""
-        timeout = self._deployments.limits(key).timeout
-        return self._request_timeout if timeout is None else timeout
+        return self._deployments.limits(key).seconds(self._request_timeout)

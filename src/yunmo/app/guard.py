@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from yunmo.core.settings import Settings
 from yunmo.core.snapshot import Deployment, Variant
+from yunmo.serving.lane import Lane
 from yunmo.serving.marks import Marks
 from yunmo.serving.observer import Observer
 from yunmo.serving.quarantine import Quarantine, quarantine_path
@@ -18,7 +19,6 @@ from yunmo.serving.shelf import open_predictor
 
 if TYPE_CHECKING:
     from yunmo.inference.predictor import Predictor
-    from yunmo.serving.lane import Lane
 
 BEAT_SECONDS = 1.0
 
@@ -76,9 +76,6 @@ class Guard:
 
     def make_lane(self, deployment: Deployment, variant: Variant, predictor: Predictor) -> Lane:
         """Make the lane of an endpoint's version."""
-        # Only now: the lane needs numpy, which came with the predictor.
-        from yunmo.serving.lane import Lane
-
         key = deployment.key
         meter = self._observer.lane(deployment.project_id, deployment.endpoint, variant.model, variant.version)
         if predictor.isolated:

@@ -83,7 +83,7 @@ def main() -> None:
 
 
 def _tune_interpreter() -> None:
-    """Set what suits a process that answers thousands of short requests a second (measured: a tenth less time each)."""
+    """Set what suits a process that answers thousands of short requests a second."""
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)  # by default every seventh request pays for a collection that finds nothing
     sys.setswitchinterval(0.001)  # a model's thread that is done must not wait 5 ms for the event loop's

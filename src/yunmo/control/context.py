@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from yunmo.core.errors import Conflict
+from yunmo.core.errors import Conflict, IntegrityError
 from yunmo.core.settings import Settings
 from yunmo.store.artefacts import ArtefactStore
 from yunmo.store.database import Database
@@ -58,6 +58,21 @@ class Context:
                 # Another thread or process was faster; any other reason shows when the folder is used.
                 if not folder.exists():
                     raise
+        return folder
+
+    def verified_bundle(self, digest: str, artefact: str) -> Path:
+        """Return the folder of a bundle, as `bundle`, after holding it against its signature and its digest.
+
+        Raises:
+            IntegrityError: it is not as this workspace signed it, or another one lies in its place.
+        """
+        from yunmo.bundle.files import bundle_digest
+        from yunmo.bundle.verify import verify
+
+        folder = self.bundle(digest, artefact)
+        verify(folder, self.trusted_key())
+        if bundle_digest(folder) != digest:
+            raise IntegrityError("another bundle lies in its place", where=str(folder))
         return folder
 
 

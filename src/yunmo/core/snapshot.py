@@ -42,6 +42,10 @@ class Limits(Spec, frozen=True):
     timeout: Annotated[float, Meta(gt=0, le=86_400)] | None = None
     """Seconds that a request may take."""
 
+    def seconds(self, installation: float) -> float:
+        """Return the seconds that a request may take, where the installation's limit is ``installation``."""
+        return installation if self.timeout is None else self.timeout
+
 
 class Deployment(Spec, frozen=True):
     """An endpoint and the versions behind it: the first is the live one, of each other role there is one at most."""

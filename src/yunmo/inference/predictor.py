@@ -47,7 +47,7 @@ CHUNK = 16
 _BATCHES = (1, 2, 4, 8, 16)
 """Sizes of a batch that are tried when a model is loaded."""
 _BATCH_SECONDS = 60e-6
-"""What a batch costs beside its run; measured: joining, handing over and taking apart."""
+"""Seconds that a batch costs beside its run, about: joining, handing over and taking apart."""
 _MEASURE_SECONDS = 0.25
 """No further size is tried once measuring took so long."""
 _TRIES = 5

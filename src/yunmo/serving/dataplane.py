@@ -107,7 +107,7 @@ class DataPlane:
             route = self.deployments.route(principal.project_id, endpoint)
             if route is not None:
                 if not read and route.canary is None:  # else it is not known yet whose queue it is
-                    route.live.lane.check_room(1, self._seconds(route))
+                    route.live.lane.check_room(1, route.deployment.limits.seconds(self._timeout))
                 return route
             if self.deployments.wanted(principal.project_id, endpoint):
                 raise Unavailable(f"the model of endpoint {endpoint!r} is not loaded", remedy="Try again in a moment")
@@ -159,10 +159,6 @@ class DataPlane:
         loaded, answers = await self._answer(call, rows, lambda model: model.encode_columns(columns(model), rows))
         return Inferred(loaded.variant.model, loaded.variant.version, loaded.predictor, answers)
 
-    def _seconds(self, route: Route) -> float:
-        limit = route.deployment.limits.timeout
-        return self._timeout if limit is None else limit
-
     async def _answer(
         self, call: Call, rows: int, encode: Callable[[Predictor], dict[str, Any]]
     ) -> tuple[Loaded, dict[str, Any]]:
@@ -172,7 +168,7 @@ class DataPlane:
         loaded = route.choose(call)
         meter = call.meter = loaded.lane.meter
         meter.begin()
-        timeout = self._seconds(route)
+        timeout = route.deployment.limits.seconds(self._timeout)
         if call.timeout is not None and call.timeout < timeout:
             timeout = call.timeout
         deadline = asyncio.get_running_loop().time() + timeout

@@ -31,7 +31,6 @@ from yunmo.core.snapshot import (
     endpoint_key,
 )
 from yunmo.serving.gate import Keyring
-from yunmo.serving.observer import Silent
 from yunmo.serving.quarantine import Quarantine
 from yunmo.serving.routing import Loaded, Route
 from yunmo.serving.shelf import OpenPredictor, Shelf
@@ -51,15 +50,6 @@ Identity = tuple[str, int, str, bool]
 endpoint changes its role."""
 MakeLane = Callable[[Deployment, Variant, "Predictor"], "Lane"]
 """Makes the lane of an endpoint's version."""
-
-
-def make_lane(deployment: Deployment, variant: Variant, predictor: Predictor) -> Lane:
-    """Make a lane as it comes, which tells nobody what happens there."""
-    # Only now: the lane needs numpy, which came with the predictor.
-    from yunmo.serving.lane import Lane
-
-    meter = Silent().lane(deployment.project_id, deployment.endpoint, variant.model, variant.version)
-    return Lane(predictor, meter)
 
 
 class Deployments:
@@ -84,7 +74,7 @@ class Deployments:
         *,
         drain_timeout: float,
         open_predictor: OpenPredictor,
-        make_lane: MakeLane = make_lane,
+        make_lane: MakeLane,
         quarantine: Quarantine | None = None,
         retry_seconds: float = RETRY_SECONDS,
     ) -> None:
@@ -119,11 +109,6 @@ class Deployments:
     def counts(self) -> tuple[int, int]:
         """How many endpoints answer, and for how many a version was refused."""
         return len(self._routes), len(self._failed)
-
-    @property
-    def routes(self) -> tuple[Route, ...]:
-        """Everything that answers."""
-        return tuple(self._routes.values())
 
     @property
     def open_bundles(self) -> frozenset[str]:

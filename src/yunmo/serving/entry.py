@@ -71,27 +71,27 @@ class Entry:
     async def handle(self, request: Http1Request) -> None:
         """Answer one request."""
         began = time.perf_counter()
-        face = self.face(request.path)
-        response = await self.respond(face, request, began)
+        face = self._face(request.path)
+        response = await self._respond(face, request, began)
         if response is None:
             await self._pass_on(face, request, began)
             return
         try:
             request.send(response)
         finally:
-            self.note(face, request, response.status, began)
+            self._note(face, request, response.status, began)
 
-    def face(self, path: str) -> Face:
+    def _face(self, path: str) -> Face:
         """Return the face that owns a path."""
         return next(face for face in self._faces if face.owns(path))
 
-    async def respond(self, face: Face, request: Request, began: float) -> Response | None:
-        """Return the answer to a request; None if it is for no face. If it returns, `note` has to follow.
+    async def _respond(self, face: Face, request: Request, began: float) -> Response | None:
+        """Return the answer to a request; None if it is for no face. If it returns, `_note` has to follow.
 
         Args:
             face: its face.
             request: what is asked.
-            began: as for `note`.
+            began: as for `_note`.
         """
         self._activity.requests += 1
         if self._tracer is not None:
@@ -112,11 +112,11 @@ class Entry:
             response = self._failed(face, request)
         except BaseException:  # cancelled: the server ends
             request.facts["client_gone"] = True
-            self.note(face, request, 0, began)
+            self._note(face, request, 0, began)
             raise
         return _with_id(response, request)
 
-    def note(self, face: Face, request: Request, status: int, began: float) -> None:
+    def _note(self, face: Face, request: Request, status: int, began: float) -> None:
         """Tell log and metrics how a request ended.
 
         Args:
@@ -208,7 +208,7 @@ class Entry:
                     status = response.status
                     request.send(_with_id(response, request))
             finally:
-                self.note(face, request, status, began)
+                self._note(face, request, status, began)
 
 
 def _private(name: bytes) -> bool:

@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from yunmo.core.access import Principal
-from yunmo.core.errors import BodyTooLarge, InvalidInput, MethodNotAllowed, SlowBody, YunmoError, problem
+from yunmo.core.errors import (
+    BodyTooLarge,
+    InvalidInput,
+    MethodNotAllowed,
+    SlowBody,
+    UnsupportedMediaType,
+    YunmoError,
+    problem,
+)
 from yunmo.serving import observer
 
 if TYPE_CHECKING:
@@ -209,6 +217,19 @@ def declared_length(request: Request) -> int | None:
     if not (declared.isascii() and declared.isdigit() and len(declared) < _MAX_DIGITS):
         raise InvalidInput("Content-Length is not a number", where="header content-length")
     return int(declared)
+
+
+def check_encoding(encoding: str | None) -> None:
+    """Refuse a compressed body, before it is read.
+
+    Args:
+        encoding: the request's Content-Encoding.
+
+    Raises:
+        UnsupportedMediaType: it is compressed.
+    """
+    if encoding is not None and encoding.strip().lower() not in ("", "identity"):
+        raise UnsupportedMediaType("compressed bodies are not read", where="header content-encoding")
 
 
 def too_large(limit: int) -> BodyTooLarge:

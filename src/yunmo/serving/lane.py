@@ -3,9 +3,9 @@
 Batches have no timer: a request that finds the model idle runs at once, alone; what queues up meanwhile is the next
 batch. So a batch is as large as the load makes it, and nobody waits for company. Where a hop to a thread would cost
 more than it frees, the model runs on the event loop itself: one that answers within `INLINE_SECONDS` always, one that
-answers within `ALONE_SECONDS` for a request that is the only one in this worker. Batches that fit into `TURN_SECONDS`
+answers within `TURN_SECONDS` for a request that is the only one in this worker. Batches that fit into `TURN_SECONDS`
 take turns with everything else on the loop: a thread would have to share the interpreter's lock with it, and under more
-load than there is room for, each would keep the other from its work (measured: half of the goodput).
+load than there is room for, each would keep the other from its work.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from yunmo.serving.batch import Item, Model, Stop, Tensors, complete, compute, f
 from yunmo.serving.observer import LaneMeter, Reason, Span
 
 INLINE_SECONDS = 100e-6
-ALONE_SECONDS = 5e-3
 TURN_SECONDS = 5e-3
 _LEAST_TURN = 2
 """Rows of a turn: of a model that is slower, a thread runs the batches."""
@@ -91,9 +90,9 @@ class Lane:
         self._run_timeout = run_timeout
         self._stuck = stuck
         self._inline_rows = _rows_within(INLINE_SECONDS, model) if inline else 0
-        self._alone_rows = _rows_within(ALONE_SECONDS, model) if inline else 0
-        turn_rows = _rows_within(TURN_SECONDS, model) if inline and runs == 1 else 0
-        self._turn_rows = turn_rows if turn_rows >= min(_LEAST_TURN, model.batch_rows) else 0
+        self._alone_rows = _rows_within(TURN_SECONDS, model) if inline else 0
+        takes_turns = runs == 1 and self._alone_rows >= min(_LEAST_TURN, model.batch_rows)
+        self._turn_rows = self._alone_rows if takes_turns else 0
         self._turn: asyncio.Handle | None = None
         self._turned = 0.0
         self._row_seconds = model.run_seconds

@@ -6,7 +6,7 @@ All calls are made on the event loop, return at once and raise nothing.
 
 Who calls what, for one request:
 
-- the outermost place of a protocol (the gate, a gRPC servicer) calls exactly one of `LaneMeter.request` (a version was
+- the outermost place of a protocol (the entry, gRPC's service) calls exactly one of `LaneMeter.request` (a version was
   chosen) and `Observer.request` (none was) when the request has ended, however it ended;
 - the data plane calls `LaneMeter.begin` when it has chosen a version, and the outermost place ends that by `request`;
 - the lane calls `LaneMeter.waiting` whenever its queue has changed and `LaneMeter.batch` after each run.
@@ -102,9 +102,6 @@ class Observer(Protocol):
             seconds: from its first byte to its answer.
         """
 
-    def log_dropped(self, lines: int) -> None:
-        """The request log lost lines."""
-
 
 class Span(Protocol):
     """A request that is traced. Times are those of `time.perf_counter`."""
@@ -142,9 +139,6 @@ class Silent:
         return _SILENT_METER
 
     def request(self, project: str, endpoint: str, face: Face, code: str, seconds: float) -> None:
-        """Keep nothing."""
-
-    def log_dropped(self, lines: int) -> None:
         """Keep nothing."""
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
-import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from yunmo.bundle.files import bundle_digest
 from yunmo.core.errors import IntegrityError
 from yunmo.core.snapshot import Variant
 
@@ -39,15 +39,15 @@ def open_predictor(
         IntegrityError: another bundle lies in the folder, or it was changed.
         BundleError: the bundle cannot be used, or its golden examples give other answers.
     """
-    # Only now, so that a worker without a model needs no numpy and no onnxruntime.
+    # Only now, so that a worker without a model needs no onnxruntime.
     from yunmo.inference.predictor import Predictor
 
     folder, name = Path(variant.path), f"{variant.model}:{variant.version}"
     try:
-        manifest = (folder / "manifest.json").read_bytes()
+        digest = bundle_digest(folder)
     except OSError as error:
         raise IntegrityError("the bundle is not there", where=name) from error
-    if f"sha256:{hashlib.sha256(manifest).hexdigest()}" != variant.digest:
+    if digest != variant.digest:
         raise IntegrityError("the bundle's digest is not the deployed one", where=name)
     return Predictor.open(folder, public_key_pem=trusted_key, max_pixels=max_pixels, isolated=isolated, timeout=timeout)
 

@@ -15,6 +15,8 @@ import pytest
 from benchmarks.serving import grpc_body, load
 from benchmarks.serving.load import Phase, Variant
 
+from yunmo.protocol import oip_pb2
+
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None and shutil.which("gcc") is None, reason="no C compiler")
 
 Answer = Callable[[int, int], bytes | None]
@@ -131,17 +133,16 @@ def test_silence_is_no_answer(requests: Path) -> None:
 
 
 def test_the_hand_written_protocol_buffers_are_those_of_the_library() -> None:
-    messages = pytest.importorskip("yunmo.protocol.oip_pb2")
     rows = np.arange(16, dtype=np.float32).reshape(2, 8)
-    request = messages.ModelInferRequest()
+    request = oip_pb2.ModelInferRequest()
     request.ParseFromString(grpc_body.infer_request("echo", "marker", rows, "an id"))
     assert (request.model_name, request.id) == ("echo", "an id")
     assert (request.inputs[0].name, list(request.inputs[0].shape)) == ("marker", [2, 8])
     assert request.raw_input_contents[0] == rows.tobytes()
-    answer = messages.ModelInferResponse(id="an id", raw_output_contents=[rows.tobytes()])
+    answer = oip_pb2.ModelInferResponse(id="an id", raw_output_contents=[rows.tobytes()])
     found, (values,) = grpc_body.read_response(answer.SerializeToString())
     assert found == "an id"
     assert np.array_equal(values, rows.ravel())
-    answer = messages.ModelInferResponse()
-    answer.outputs.add(name="echo", contents=messages.InferTensorContents(fp32_contents=[1.0, 2.0]))
+    answer = oip_pb2.ModelInferResponse()
+    answer.outputs.add(name="echo", contents=oip_pb2.InferTensorContents(fp32_contents=[1.0, 2.0]))
     assert grpc_body.read_response(answer.SerializeToString())[1][0].tolist() == [1.0, 2.0]

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from tests.fixtures.bundles import make_bundle, writable
 from tests.unit.control.service import Api, problem
+from tests.unit.serving.parts import make_lane
 
 from yunmo.bundle import archive
 from yunmo.control.context import Context
@@ -57,6 +58,7 @@ class Worker(threading.Thread):
             Keyring(),
             drain_timeout=1,
             open_predictor=partial(open_predictor, max_pixels=1_000_000),
+            make_lane=make_lane,
         )
         await self.deployments.start()
         self._ready.set()
@@ -178,10 +180,10 @@ def test_a_version_that_a_worker_refuses_leaves_everything_as_before(
     bundles = context.workspace.bundle_folder("x").parent
 
     # What control has checked is changed before the worker reads it.
-    def tampered(_: object, version: Any) -> None:
-        (writable(context.workspace.bundle_folder(version.digest)) / "graph.onnx").write_bytes(b"broken")
+    def tampered(_: object, digest: str, __: str) -> None:
+        (writable(context.workspace.bundle_folder(digest)) / "graph.onnx").write_bytes(b"broken")
 
-    monkeypatch.setattr("yunmo.control.services.endpoints.Endpoints._check_bundle", tampered)
+    monkeypatch.setattr("yunmo.control.context.Context.verified_bundle", tampered)
     refused = problem(api.put("/endpoints/pets", {"model": "tiny:2", **trial}), 422, "invalid_bundle")
     assert "graph.onnx" in refused["detail"]
     assert str(bundles) not in str(refused)

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.unit.serving.parts import make_lane
 
 from yunmo.core.access import KeyRecord, new_key
 from yunmo.core.snapshot import Deployment, EndpointState, Role, Snapshot, Variant, WorkerState, encode_snapshot
@@ -34,7 +35,11 @@ class Place:
         self.snapshot, self.state_path = folder / "snapshot.json", folder / "workers" / "1.json"
         self.keyring = Keyring()
         self.deployments = Deployments(
-            self.snapshot, self.state_path, self.keyring, drain_timeout=1, **{"open_predictor": open_predictor, **more}
+            self.snapshot,
+            self.state_path,
+            self.keyring,
+            drain_timeout=1,
+            **{"open_predictor": open_predictor, "make_lane": make_lane, **more},
         )
 
     def publish(self, number: int, *deployments: Deployment, keys: tuple[KeyRecord, ...] = ()) -> None:

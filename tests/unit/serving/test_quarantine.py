@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 from tests.fixtures.bundles import table_rows
+from tests.unit.serving.parts import make_lane
 
 from yunmo.core.settings import Isolate
 from yunmo.core.snapshot import Deployment, EndpointState, Snapshot, WorkerState, encode_snapshot
@@ -31,6 +32,7 @@ class Place:
             Keyring(),
             drain_timeout=5,
             open_predictor=partial(open_predictor, max_pixels=1_000_000),
+            make_lane=make_lane,
             quarantine=Quarantine(self.path, isolate),
         )
 

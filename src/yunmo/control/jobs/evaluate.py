@@ -1,13 +1,10 @@
 """Evaluating a signed bundle on a data file: ``python -m yunmo.control.jobs.evaluate``, a process of its own.
 
-It reads an order from stdin (``bundle``, ``public_key``, ``data``) and writes ``{"result": metrics}`` or
-``{"problem": …}`` to stdout. The answers are those of the serving path, from raw rows.
+It reads an `Order`, and its result is the metrics. The answers are those of the serving path, from raw rows.
 """
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from yunmo.control.jobs.extras import missing_extra
-from yunmo.core.errors import DataError, InvalidInput, YunmoError, problem
+from yunmo.control.jobs.order import carry_out
+from yunmo.core.errors import DataError, InvalidInput
 from yunmo.core.fields import TensorOutput
+from yunmo.core.schema import Spec
 
 if TYPE_CHECKING:
     from yunmo.inference.predictor import Predictor
@@ -24,24 +23,33 @@ if TYPE_CHECKING:
 _CHUNK = 256
 
 
+class Order(Spec, frozen=True):
+    """What is to be evaluated."""
+
+    bundle: str
+    """Its folder."""
+    public_key: str
+    """PEM of the key that must have signed it."""
+    data: str
+    """Path of the data file."""
+
+
 def main() -> None:
     """Carry out the order on stdin."""
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    order = msgspec.json.decode(sys.stdin.buffer.read())
+    carry_out(Order, work)
+
+
+def work(order: Order) -> dict[str, Any]:
+    """Return the metrics.
+
+    Raises:
+        MissingExtra: what training needs is not installed.
+        YunmoError: as `evaluate_bundle`.
+    """
     try:
-        answer: dict[str, Any] = {
-            "result": evaluate_bundle(Path(order["bundle"]), order["public_key"], Path(order["data"]))
-        }
-    except YunmoError as error:
-        answer = {"problem": problem(error)}
+        return evaluate_bundle(Path(order.bundle), order.public_key, Path(order.data))
     except ImportError as error:
-        missing = missing_extra(error, "evaluating")
-        if missing is None:
-            raise
-        answer = {"problem": problem(missing)}
-    answers.write(msgspec.json.encode(answer))
-    answers.flush()
+        raise missing_extra(error, "evaluating") or error from error
 
 
 def evaluate_bundle(folder: Path, public_key: str, path: Path) -> dict[str, Any]:

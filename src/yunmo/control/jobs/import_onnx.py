@@ -1,21 +1,17 @@
 """Making a signed bundle of an ONNX file: ``python -m yunmo.control.jobs.import_onnx``, a process of its own.
 
 The file comes from anywhere and is parsed and run here, so this process limits itself before it looks at it: memory,
-seconds of processor time, size of files, no core dumps. Whoever starts it also limits the time. It reads an order from
-stdin (`Order`) and writes ``{"result": {}}`` or ``{"problem": …}`` to stdout.
+seconds of processor time, size of files, no core dumps. Whoever starts it also limits the time. It reads an `Order`.
 """
 
 from __future__ import annotations
 
-import os
 import resource
-import sys
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from yunmo.core.errors import BundleError, YunmoError, problem
+from yunmo.control.jobs.order import carry_out
+from yunmo.core.errors import BundleError
 from yunmo.core.schema import Spec
 
 
@@ -40,20 +36,22 @@ class Order(Spec, frozen=True):
 
 def main() -> None:
     """Carry out the order on stdin."""
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    order = msgspec.json.decode(sys.stdin.buffer.read(), type=Order)
+    carry_out(Order, work)
+
+
+def work(order: Order) -> dict[str, Any]:
+    """Make the bundle within the limits; there is no result but that.
+
+    Raises:
+        BundleError: the file is refused, or takes too much memory.
+        InvalidInput: the description does not fit.
+    """
     limit(order)
-    answer: dict[str, Any]
     try:
         import_onnx(order)
-        answer = {"result": {}}
-    except YunmoError as error:
-        answer = {"problem": problem(error)}
     except MemoryError:
-        answer = {"problem": problem(too_much())}
-    answers.write(msgspec.json.encode(answer))
-    answers.flush()
+        raise too_much() from None
+    return {}
 
 
 def limit(order: Order) -> None:

@@ -18,7 +18,7 @@ from yunmo.control.services import models
 from yunmo.control.services.placement import ALL, Placement, placement, write
 from yunmo.control.services.publisher import Publisher
 from yunmo.control.services.workers import WorkerStates, has_loaded, is_isolated
-from yunmo.core.errors import Conflict, IntegrityError, InvalidInput, NotFound, YunmoError
+from yunmo.core.errors import Conflict, InvalidInput, NotFound, YunmoError
 from yunmo.core.events import EndpointChanged, RoutedVersion
 from yunmo.core.ids import check_name, new_id
 from yunmo.core.resources import Endpoint, EndpointLimits, EndpointVersion, NewDeployment
@@ -87,7 +87,7 @@ class Endpoints:
                 row = session.scalar(_query(project_id, name))
                 before = placement(row) if row else None
             after = _deployed(name, before, version.id, request)
-            self._check_bundle(version)
+            self._context.verified_bundle(version.digest, version.artefact)
             change = "canary" if request.canary is not None else "shadow" if request.shadow else "deployed"
             return self._apply(project_id, name, before, after, change, version.digest)
 
@@ -111,7 +111,7 @@ class Endpoints:
                     raise Conflict(f"endpoint {name!r} has had no other version", where=name) from error
                 version = session.get_one(VersionRow, after.version_id)
             if not has_loaded(self._workers.live(), endpoint_key(project_id, name), version.digest):
-                self._check_bundle(version)
+                self._context.verified_bundle(version.digest, version.artefact)
             return self._apply(project_id, name, before, after, "rolled_back", version.digest)
 
     def change(self, project_id: str, name: str, options: Mapping[str, Any]) -> Endpoint:
@@ -173,15 +173,6 @@ class Endpoints:
 
     def _emit(self, project_id: str, endpoint_id: str, event: EndpointChanged) -> None:
         self._context.events.emit(project_id, endpoint_id, event)
-
-    def _check_bundle(self, version: VersionRow) -> None:
-        from yunmo.bundle.files import bundle_digest
-        from yunmo.bundle.verify import verify
-
-        folder = self._context.bundle(version.digest, version.artefact)
-        verify(folder, self._context.trusted_key())
-        if bundle_digest(folder) != version.digest:
-            raise IntegrityError("another bundle lies in its place", where=str(folder))
 
     def _set(self, project_id: str, name: str, wanted: Placement | None) -> None:
         now = time.time()

@@ -95,7 +95,7 @@ class Models:
         with self._context.database.read() as session:
             row, _ = find(session, project_id, name, version)
         try:
-            self._verified_folder(row)
+            self._context.verified_bundle(row.digest, row.artefact)
         except (BundleError, NotFound) as error:
             return Verification(model=name, version=version, valid=False, detail=str(error))
         return Verification(
@@ -291,16 +291,6 @@ class Models:
             row, _ = find(session, project_id, name, version)
         bundle = open_bundle(self._context.bundle(row.digest, row.artefact), self._context.trusted_key())
         return bundle.read(file)
-
-    def _verified_folder(self, row: VersionRow) -> Path:
-        from yunmo.bundle.files import bundle_digest
-        from yunmo.bundle.verify import verify
-
-        folder = self._context.bundle(row.digest, row.artefact)
-        verify(folder, self._context.trusted_key())
-        if bundle_digest(folder) != row.digest:
-            raise IntegrityError("another bundle lies in its place", where=str(folder))
-        return folder
 
 
 def find(session: Session, project_id: str, name: str, version: int) -> tuple[VersionRow, ModelRow]:

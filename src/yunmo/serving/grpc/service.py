@@ -44,7 +44,7 @@ from yunmo.serving.oip.metadata import (
     server_metadata,
     server_ready,
 )
-from yunmo.serving.oip.signature import row_count, signature
+from yunmo.serving.oip.signature import named_columns, row_count
 
 SERVICE = "inference.GRPCInferenceService"
 _PREFIX = f"/{SERVICE}/"
@@ -202,12 +202,7 @@ class Service(grpc.GenericRpcHandler):
             size=len(message),
             span=rpc.span,
         )
-
-        def columns(predictor: Any) -> Any:
-            form = signature(predictor)
-            form.choose(outputs)
-            return form.columns(tensors)
-
+        columns = functools.partial(named_columns, tensors, outputs)
         inferred = await self._dataplane.infer(call, columns, rows)
         rpc.facts["model"] = f"{inferred.model}:{inferred.version}"
         return write_answer(request, outputs, inferred)

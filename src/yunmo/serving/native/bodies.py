@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import msgspec
 
 from yunmo.core.errors import InvalidInput, UnsupportedMediaType
+from yunmo.serving.http import check_encoding
 
 Rows = list[dict[str, Any]]
 
@@ -66,8 +67,7 @@ def check_type(content_type: str | None, encoding: str | None, model: TakesRaw) 
     Raises:
         UnsupportedMediaType: naming what is accepted.
     """
-    if encoding is not None and encoding.strip().lower() not in ("", "identity"):
-        raise UnsupportedMediaType("compressed bodies are not read", where="header content-encoding")
+    check_encoding(encoding)
     kind, given = media_type(content_type)
     if kind in (JSON, FORM):
         charset = given.get("charset", "utf-8").lower()

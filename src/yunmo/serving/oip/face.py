@@ -6,7 +6,9 @@ binary tensors and the repository index; as a specification of our own in `yunmo
 
 from __future__ import annotations
 
+import functools
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -15,7 +17,16 @@ from yunmo.core.errors import InvalidInput, NotFound, UnsupportedMediaType, Yunm
 from yunmo.protocol import oip_types
 from yunmo.protocol.tensors import to_json, to_raw
 from yunmo.serving.dataplane import Call, DataPlane, Inferred
-from yunmo.serving.http import Attended, Handler, Request, Response, allow, error_headers, json_response
+from yunmo.serving.http import (
+    Attended,
+    Handler,
+    Request,
+    Response,
+    allow,
+    check_encoding,
+    error_headers,
+    json_response,
+)
 from yunmo.serving.observer import Face
 from yunmo.serving.oip.body import InferRequest, header_length, read_request
 from yunmo.serving.oip.metadata import (
@@ -26,7 +37,7 @@ from yunmo.serving.oip.metadata import (
     server_metadata,
     server_ready,
 )
-from yunmo.serving.oip.signature import Columns, answer, row_count, signature
+from yunmo.serving.oip.signature import Columns, answer, named_columns, row_count, signature, single_column
 
 if TYPE_CHECKING:
     from yunmo.inference.predictor import Predictor
@@ -130,33 +141,25 @@ class OipFace:
             size=len(body),
             span=request.span,
         )
+        columns: Callable[[Predictor], Columns]
         if body and not length:
-            asked = InferRequest([], {})
-            request.facts["rows"] = rows = 1
-            whole = memoryview(body)
-            with Attended(request):
-                inferred = await self._dataplane.infer(call, lambda model: signature(model).single(whole), rows)
+            asked, rows = InferRequest([], {}), 1
+            columns = functools.partial(single_column, memoryview(body))
         else:
             asked = read_request(body, length)
-            request.facts["rows"] = rows = row_count(asked.tensors)
+            rows = row_count(asked.tensors)
             call.timeout = asked.timeout
-            with Attended(request):
-                inferred = await self._dataplane.infer(call, lambda model: _columns(asked, model), rows)
+            columns = functools.partial(named_columns, asked.tensors, list(asked.outputs))
+        request.facts["rows"] = rows
+        with Attended(request):
+            inferred = await self._dataplane.infer(call, columns, rows)
         request.facts["model"] = f"{inferred.model}:{inferred.version}"
         return _answer(name, asked, inferred)
 
 
-def _columns(asked: InferRequest, model: Predictor) -> Columns:
-    form = signature(model)
-    form.choose(list(asked.outputs))
-    return form.columns(asked.tensors)
-
-
 def _check_type(request: Request) -> None:
     """Refuse a body by its headers, before it is read; one without a type is taken for what it should be."""
-    encoding = request.header("content-encoding")
-    if encoding is not None and encoding.strip().lower() not in ("", "identity"):
-        raise UnsupportedMediaType("compressed bodies are not read", where="header content-encoding")
+    check_encoding(request.header("content-encoding"))
     kind = (request.header("content-type") or _BINARY).partition(";")[0].strip().lower()
     if kind not in ("application/json", _BINARY):
         raise UnsupportedMediaType(

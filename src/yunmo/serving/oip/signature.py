@@ -133,6 +133,22 @@ def signature(predictor: Predictor) -> Signature:
     return found
 
 
+def named_columns(tensors: Sequence[Tensor], outputs: Sequence[str], predictor: Predictor) -> Columns:
+    """Return the tensors of a request as raw values by field, after a look at the outputs that it asks for.
+
+    Raises:
+        InvalidInput: as `Signature.choose` and `Signature.columns`.
+    """
+    form = signature(predictor)
+    form.choose(outputs)
+    return form.columns(tensors)
+
+
+def single_column(body: memoryview, predictor: Predictor) -> Columns:
+    """Return a body that is nothing but data as raw values by field; as `Signature.single`."""
+    return signature(predictor).single(body)
+
+
 def answer(output: Output, tensors: Mapping[str, Array]) -> Tensor:
     """Make one answer of the graph's outputs.
 

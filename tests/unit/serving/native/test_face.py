@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 from tests.fixtures.bundles import png
-from tests.unit.serving.parts import KEY, World, json_app, keyring, record
+from tests.unit.serving.parts import KEY, World, json_app, keyring, make_lane, record
 from tests.unit.serving.wire import Answer, Connection, Served, request, run, serving, until
 
 from yunmo.core.access import Scope, new_key
@@ -259,7 +259,9 @@ def test_health_and_everything_else(service: Service) -> None:
 
 
 def test_not_ready_before_the_first_snapshot(tmp_path: Path) -> None:
-    deployments = Deployments(tmp_path / "none", None, Keyring(), drain_timeout=1, open_predictor=open_predictor)
+    deployments = Deployments(
+        tmp_path / "none", None, Keyring(), drain_timeout=1, open_predictor=open_predictor, make_lane=make_lane
+    )
     plane = DataPlane(deployments, Admission(tmp_path, "1"), timeout=1)
     world = World(json_app({}), keys=keyring(), faces=[NativeFace(plane, max_body=10)])
     answer = world.ask("GET", "/readyz", {})
