@@ -10,16 +10,16 @@ import msgspec
 from yunmo import __version__
 from yunmo.bundle.files import GRAPH_WEIGHTS, MANIFEST
 from yunmo.core.errors import BundleError
-from yunmo.core.fields import ModelInput, ModelOutput
+from yunmo.core.fields import JOINED_NUMBERS, ModelInput, ModelOutput
 from yunmo.core.schema import Spec
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """Version of the bundle's format. A bundle with a higher one comes from a newer Yunmo.
 
 1: trained models. 2: ``origin``, and the tensor fields of imported ones. 3: a large graph's weights in a file of their
-own. A bundle says the lowest one that has all it needs (`format_version_of`).
+own. 4: number fields that share a tensor. A bundle says the lowest one that has all it needs (`format_version_of`).
 """
-_WITHOUT_WEIGHTS = 2
+_WITH_WEIGHTS, _PLAIN = 3, 2
 
 Origin = Literal["trained", "imported"]
 
@@ -32,6 +32,13 @@ class Tensor(Spec, frozen=True):
     """Name of the numpy type (``uint8``, ``int64``, ``float32``, …), or ``string``."""
     shape: tuple[int | None, ...]
     """Shape without the batch; None: any length."""
+    columns: tuple[str, ...] = ()
+    """The number fields whose values it has side by side; none: it is one field's own."""
+
+
+def joined_tensor(columns: tuple[str, ...]) -> Tensor:
+    """Return the tensor in which a graph takes these number fields at once."""
+    return Tensor(name=JOINED_NUMBERS, dtype="float32", shape=(len(columns),), columns=columns)
 
 
 class Tensors(Spec, frozen=True):
@@ -39,6 +46,11 @@ class Tensors(Spec, frozen=True):
 
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
+
+    @property
+    def joined(self) -> tuple[str, ...]:
+        """The number fields that the graph takes in one tensor; none: each comes in its own."""
+        return next((tensor.columns for tensor in self.inputs if tensor.columns), ())
 
 
 class FileEntry(Spec, frozen=True):
@@ -65,9 +77,11 @@ class Manifest(Spec, frozen=True):
     """Made by a run, or of an ONNX file from elsewhere: that has no recipe and no weights beside its graph."""
 
 
-def format_version_of(files: Container[str]) -> int:
-    """Return the format version of a bundle of these files."""
-    return FORMAT_VERSION if GRAPH_WEIGHTS in files else _WITHOUT_WEIGHTS
+def format_version_of(files: Container[str], tensors: Tensors) -> int:
+    """Return the format version of a bundle of these files, whose graph has these tensors."""
+    if any(tensor.columns for tensor in tensors.inputs):
+        return FORMAT_VERSION
+    return _WITH_WEIGHTS if GRAPH_WEIGHTS in files else _PLAIN
 
 
 def encode_manifest(manifest: Manifest) -> bytes:

@@ -78,7 +78,7 @@ def _seal(
     for added in sorted(present - set(content)):
         raise BundleError("no file of a bundle", where=str(folder / added), remedy="Remove it")
     manifest = Manifest(
-        format_version=format_version_of(content),
+        format_version=format_version_of(content, tensors),
         yunmo_version=__version__,
         name=name,
         inputs=inputs,

@@ -23,6 +23,9 @@ from yunmo.core.schema import Spec
 
 Scale = Literal["standard", "min_max", "none"]
 Name = Annotated[str, Meta(min_length=1, max_length=128)]
+JOINED_NUMBERS = "numbers[]"
+"""The tensor, float32 [N, K], in which a graph takes K number fields at once: one tensor each would cost it more than a
+small network's own work."""
 # Not tuple[int, int]: msgspec 0.22 crashes in garbage collection on a fixed-length tuple within a union.
 HeightWidth = Annotated[tuple[Positive, ...], Meta(min_length=2, max_length=2)]
 

@@ -9,18 +9,20 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+import operator
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from yunmo.bundle.files import GOLDEN, GRAPH, STATISTICS
+from yunmo.bundle.files import GOLDEN, GRAPH, MANIFEST, STATISTICS
 from yunmo.bundle.read import Bundle, Golden, open_bundle
 from yunmo.core.errors import BodyTooLarge, BundleError, InvalidInput, ModelFailed
 from yunmo.core.fields import (
+    JOINED_NUMBERS,
     CategoryField,
     CategoryOutput,
     DateField,
@@ -31,7 +33,7 @@ from yunmo.core.fields import (
     TensorOutput,
 )
 from yunmo.data.fields.base import Field
-from yunmo.data.fields.number import NumberBlock
+from yunmo.data.fields.number import NumberBlock, join_numbers
 from yunmo.data.fields.number import NumberField as NumberFieldType
 from yunmo.data.fields.pixels import MAX_PIXELS
 from yunmo.data.fields.registry import open_field
@@ -55,6 +57,7 @@ _ABOUT = 1.05
 
 _NULLABLE = (NumberField, CategoryField, DateField)
 _MANY_NAMES = 8
+_LEAST_JOINED = 2
 _LOOP = b'"\x04Loop'
 """How a node that is a loop begins its type in an ONNX file: field 4, four bytes, the name."""
 
@@ -71,8 +74,10 @@ class Predictor:
         self.fields = dict(fields)
         """The fields of a row, by name."""
         self._names = self.fields.keys()
-        self._numbers = [field for field in self.fields.values() if isinstance(field, NumberFieldType)]
-        self._block = NumberBlock(self._numbers)
+        self._joined = bundle.manifest.tensors.joined
+        self._block = NumberBlock(_numbers_of(self.fields, self._joined)) if self._joined else None
+        self._pick = operator.itemgetter(*self._joined) if self._joined else None
+        self._apart = {name: field for name, field in self.fields.items() if name not in self._joined}
         self._session = session
         self.isolated = not isinstance(session, Session)
         """Whether the graph runs in a process of its own."""
@@ -212,7 +217,11 @@ class Predictor:
                 raise InvalidInput(f"missing field {name!r}", remedy="Give it")
             if len(columns[name]) != rows:
                 raise InvalidInput(f"{len(columns[name])} rows where another field has {rows}", where=f"field {name}")
-        return self._encode_columns(columns, 0)
+        joined = [columns[name] for name in self._joined]
+        # Arrays are read by their fields, which look at an array as a whole.
+        lists = joined and not any(isinstance(values, np.ndarray) for values in joined)
+        numbers = list(zip(*joined, strict=True)) if lists else None
+        return self._encode_fields(columns.__getitem__, numbers, 0)
 
     def new_stop(self) -> Any:
         """Return what can end a `run` from another thread, by its method ``set``."""
@@ -272,22 +281,30 @@ class Predictor:
         for index, row in enumerate(rows, first):
             if row.keys() != self._names:
                 raise self._wrong_names(row, index)
-        return self._encode_columns({name: [row[name] for row in rows] for name in self._names}, first)
+        numbers = list(map(self._pick, rows)) if self._pick is not None else None
+        return self._encode_fields(lambda name: [row[name] for row in rows], numbers, first)
 
-    def _encode_columns(self, columns: Mapping[str, Sequence[Any]], first: int) -> Arrays:
+    def _encode_fields(
+        self, column: Callable[[str], Sequence[Any]], numbers: Sequence[Sequence[Any]] | None, first: int
+    ) -> Arrays:
+        """Encode fields, those that share a tensor at once if they can be.
+
+        Args:
+            column: returns the values of a field.
+            numbers: of each row, the values of the fields that share a tensor; None: each field reads its own.
+            first: number of the first row.
+        """
+        table = self._block.encode(numbers) if self._block is not None and numbers is not None else None
         tensors: Arrays = {}
-        numbers: Mapping[str, Any] = {}
-        if len(self._numbers) > 1:
-            numbers = self._block.encode([columns[field.name] for field in self._numbers]) or {}
-        for name, field in self.fields.items():
-            if name in numbers:
-                tensors[name] = numbers[name]
-                continue
-            values = columns[name]
+        for name, field in (self.fields if table is None else self._apart).items():
+            values = column(name)
             try:
                 tensors.update(field.encode(values))
             except (InvalidInput, BodyTooLarge) as error:
                 raise _locate(field, values, first) or error from None
+        if table is None:
+            return join_numbers(tensors, self._joined)
+        tensors[JOINED_NUMBERS] = table
         return tensors
 
     def _wrong_names(self, row: Mapping[str, Any], index: int) -> InvalidInput:
@@ -397,6 +414,18 @@ def _open_fields(bundle: Bundle, max_pixels: int) -> dict[str, Field]:
                 remedy="Upgrade Yunmo" if newer else "Train it again with this version of Yunmo",
             )
     return fields
+
+
+def _numbers_of(fields: Mapping[str, Field], names: Sequence[str]) -> list[NumberFieldType]:
+    """Return the number fields of these names.
+
+    Raises:
+        BundleError: one of them is none.
+    """
+    found = [field for name in names if isinstance(field := fields.get(name), NumberFieldType)]
+    if len(found) < max(len(names), _LEAST_JOINED):
+        raise BundleError("the graph joins what are no numbers", where=MANIFEST)
+    return found
 
 
 def _locate(field: Field, values: Sequence[Any], first: int) -> InvalidInput | BodyTooLarge | None:

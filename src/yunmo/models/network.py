@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from yunmo.core import encoders as specs
 from yunmo.core.errors import RecipeError
 from yunmo.core.fields import (
+    JOINED_NUMBERS,
     CategoryField,
     CategoryOutput,
     FieldStatistics,
@@ -34,7 +35,8 @@ class Network(nn.Module):
 
     Input tensors are those of ``Field.encode``: pictures uint8 ``[N, H, W, C]``, numbers float32 ``[N]``, categories
     int64 ``[N]``, dates float32 ``[N, 6]``, vectors float32 ``[N, F]``, sequences float32 ``[N, T, C]`` with
-    ``NAME_length`` int64 ``[N]``.
+    ``NAME_length`` int64 ``[N]``. The numbers that are scaled together (`joined_numbers`) may also come side by side,
+    as `JOINED_NUMBERS`.
 
     Args:
         recipe: resolved: inputs and outputs with their encoders.
@@ -154,6 +156,21 @@ class Network(nn.Module):
         return target.inverse(values) if isinstance(target, Scaling) else values
 
 
+def joined_numbers(inputs: Sequence[InputField]) -> tuple[str, ...]:
+    """Return the names of the number fields that a network's graph takes in one tensor; none: each in its own."""
+    names = tuple(field.name for field, _ in _plain_numbers(inputs))
+    return names if len(names) > 1 else ()
+
+
+def _plain_numbers(inputs: Sequence[InputField]) -> list[tuple[NumberField, specs.FlatEncoder]]:
+    """Return the numbers that are scaled and no more, each with its encoder."""
+    return [
+        (field, field.encoder)
+        for field in inputs
+        if isinstance(field, NumberField) and isinstance(field.encoder, specs.FlatEncoder)
+    ]
+
+
 class _Numbers(nn.Module):
     """All plain numbers of a table at once: stacked and scaled together, a dozen operations less per column."""
 
@@ -163,11 +180,7 @@ class _Numbers(nn.Module):
 
     def __init__(self, inputs: tuple[InputField, ...], statistics: Mapping[str, FieldStatistics]) -> None:
         super().__init__()
-        fields = [
-            (field, field.encoder)
-            for field in inputs
-            if isinstance(field, NumberField) and isinstance(field.encoder, specs.FlatEncoder)
-        ]
+        fields = _plain_numbers(inputs)
         self.names = tuple(field.name for field, _ in fields)
         self.features = len(fields)
         pairs = [center_and_spread(field.scale, statistics[field.name]) for field, _ in fields]
@@ -179,7 +192,9 @@ class _Numbers(nn.Module):
         self.register_buffer("limit", limit, persistent=False)
 
     def forward(self, tensors: Mapping[str, Tensor]) -> Tensor:
-        scaled = (torch.stack([tensors[name] for name in self.names], 1) - self.center) / self.spread
+        joined = tensors.get(JOINED_NUMBERS)
+        values = torch.stack([tensors[name] for name in self.names], 1) if joined is None else joined
+        scaled = (values - self.center) / self.spread
         return torch.minimum(torch.maximum(scaled, -self.limit), self.limit) if self.clips else scaled
 
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import msgspec
 
 from yunmo.bundle.files import CARD, GOLDEN, REPORT, REPORT_PAGE, SIGNATURE, WEIGHTS
-from yunmo.bundle.manifest import Tensor, Tensors
+from yunmo.bundle.manifest import Tensor, Tensors, joined_tensor
 from yunmo.bundle.read import Golden
 from yunmo.bundle.sign import new_key_pair, sign
 from yunmo.bundle.write import seal
@@ -20,10 +20,12 @@ from yunmo.core.fields import CategoryOutput, FieldStatistics, SequenceField
 from yunmo.core.files import storage_errors, write_atomic
 from yunmo.core.recipe import Recipe
 from yunmo.data.fields.base import Field, TensorSpec
+from yunmo.data.fields.number import join_numbers
 from yunmo.data.fields.registry import open_field
 from yunmo.inference.predictor import Predictor
 from yunmo.inference.session import Arrays
 from yunmo.models.answers import load_network
+from yunmo.models.network import joined_numbers
 from yunmo.packaging.card import render_card
 from yunmo.packaging.export import export_graph
 from yunmo.packaging.parity import Reference, check_graph, check_serving
@@ -71,11 +73,13 @@ def pack(
     rows = tuple({field: row[field] for field in fields} for row in prepared.examples)
     if not rows:
         raise BundleError("there is no row to make a golden example of", where="prepared data")
-    encoded = _encode(fields, rows)
-    tensors = _tensors(recipe, fields, prepared.statistics)
+    numbers = joined_numbers(recipe.inputs or ())
+    alone = _encode(fields, rows)
+    encoded = join_numbers(alone, numbers)
+    tensors = _tensors(recipe, fields, prepared.statistics, numbers)
     network = load_network(recipe, prepared.statistics, weights)
     reference = Reference(network, recipe.outputs or (), prepared.statistics)
-    golden = Golden(rows=rows, answers={key: value.tolist() for key, value in reference.answer(encoded).items()})
+    golden = Golden(rows=rows, answers={key: value.tolist() for key, value in reference.answer(alone).items()})
     graph = export_graph(network, tensors, encoded)
     check_graph(reference, graph, tensors, encoded)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -104,9 +108,14 @@ def _encode(fields: Mapping[str, Field], rows: Sequence[Mapping[str, Any]]) -> A
     return tensors
 
 
-def _tensors(recipe: Recipe, fields: Mapping[str, Field], statistics: Mapping[str, FieldStatistics]) -> Tensors:
+def _tensors(
+    recipe: Recipe, fields: Mapping[str, Field], statistics: Mapping[str, FieldStatistics], numbers: tuple[str, ...]
+) -> Tensors:
     """Describe the graph's inputs and outputs; the length of a sequence is free where its encoder takes any."""
-    inputs = [_input(field, tensor) for field in fields.values() for tensor in field.tensors()]
+    inputs = [joined_tensor(numbers)] if numbers else []
+    inputs += [
+        _input(field, tensor) for name, field in fields.items() if name not in numbers for tensor in field.tensors()
+    ]
     outputs = [
         Tensor(
             name=output.name,

@@ -12,11 +12,13 @@ from safetensors.torch import load_file, save_file
 from tests.unit.packaging.conftest import BOTH, NETWORKS, Trained, image, steps, table
 
 from yunmo.bundle.files import CONTENT, GRAPH, MANIFEST, WEIGHTS
+from yunmo.bundle.manifest import FORMAT_VERSION, decode_manifest
 from yunmo.bundle.sign import new_key_pair, sign
 from yunmo.core.encoders import FlatEncoder, RnnEncoder
-from yunmo.core.errors import BundleError, ParityError
-from yunmo.core.fields import NumberField
+from yunmo.core.errors import BundleError, InvalidInput, ParityError
+from yunmo.core.fields import JOINED_NUMBERS, NumberField
 from yunmo.core.recipe import CombineSpec
+from yunmo.data.fields.registry import open_field
 from yunmo.inference.predictor import Predictor
 from yunmo.models.network import Network
 from yunmo.packaging.pack import pack
@@ -75,6 +77,39 @@ def test_the_graph_has_the_fields_names_and_says_nothing_of_the_machine(make: Ma
     assert [node.name for node in model.graph.output] == ["label", "price"]
     assert b".py" not in (folder / GRAPH).read_bytes()
     onnx.checker.check_model(model, full_check=True)
+
+
+def test_numbers_share_a_tensor_and_count_as_each_by_itself(make: Make, tmp_path: Path) -> None:
+    # "price" and "age (years)" differ in scale and in what stands for a missing one; "city" comes between them.
+    price = NumberField(name="price", missing="constant", constant=7.0, encoder=FlatEncoder(clip=2.0))
+    trained = make(price, *table()[:2])
+    folder = packed(trained, tmp_path / "bundle")
+    manifest = decode_manifest((folder / MANIFEST).read_bytes())
+    assert manifest.tensors.joined == ("price", "age (years)")
+    assert manifest.format_version == FORMAT_VERSION
+    assert [node.name for node in onnx.load(folder / GRAPH).graph.input] == [JOINED_NUMBERS, "city"]
+    predictor = opened(folder)
+    network = Network(trained.recipe, trained.statistics).eval()
+    network.load_state_dict(load_file(trained.weights))
+    # The last two are texts, which each field has to read by itself.
+    for row in (*trained.examples, {"price": None, "age (years)": 1e6, "city": None}, text_row("1"), text_row("")):
+        tensors = {}
+        for spec in trained.recipe.inputs or ():
+            tensors |= open_field(spec, trained.statistics[spec.name]).encode([row[spec.name]])
+        with torch.no_grad():
+            expected = network.predict({name: torch.from_numpy(value) for name, value in tensors.items()})["label"]
+        found = list(predictor.predict([row])[0]["label"]["probabilities"].values())
+        np.testing.assert_allclose(found, expected.numpy()[0], atol=1e-6)
+        columns = {name: [value] for name, value in row.items()}
+        np.testing.assert_array_equal(
+            predictor.encode_columns(columns, 1)[JOINED_NUMBERS], predictor.encode([row])[JOINED_NUMBERS]
+        )
+    with pytest.raises(InvalidInput, match="row 1, field age"):
+        predictor.predict([trained.examples[0], {**trained.examples[0], "age (years)": "old"}])
+
+
+def text_row(number: str) -> dict[str, str]:
+    return {"price": number, "age (years)": number, "city": "Rome"}
 
 
 def test_packing_again_gives_the_same_bundle(make: Make, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from tests.unit.packaging.conftest import Trained
 
 from yunmo.bundle.archive import export, place, unpack
 from yunmo.bundle.files import CONTENT, GRAPH, GRAPH_WEIGHTS, IMPORTED_CONTENT, MANIFEST
-from yunmo.bundle.manifest import FORMAT_VERSION, Tensor, Tensors
+from yunmo.bundle.manifest import Tensor, Tensors
 from yunmo.bundle.sign import new_key_pair, sign
 from yunmo.bundle.verify import verify
 from yunmo.core.encoders import MlpEncoder
@@ -104,7 +104,7 @@ def test_an_imported_models_weights_are_in_a_file_and_it_answers_the_same_to_the
     assert (made.folder / GRAPH).stat().st_size < MIB
     assert made.open().run({"x": X})["scores"].tobytes() == expected.tobytes()
     manifest = verify(made.folder, made.public)
-    assert manifest.format_version == FORMAT_VERSION
+    assert manifest.format_version == 3
     assert manifest.files[GRAPH_WEIGHTS].size >= 2 * MATRIX  # the matrix, and the order it is read in
 
 

@@ -6,7 +6,7 @@ import itertools
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, TypedDict
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from yunmo.core import fields as specs
 from yunmo.core.errors import DataError
-from yunmo.core.fields import FieldStatistics
+from yunmo.core.fields import JOINED_NUMBERS, FieldStatistics
 from yunmo.data.fields.base import (
     EXAMPLES,
     MISSING,
@@ -269,36 +269,51 @@ class NumberBlock:
     """Several number fields of one model, encoded at once: for a row of 30 it takes a tenth of the time.
 
     Args:
-        fields: fitted.
+        fields: fitted; two or more.
     """
 
     def __init__(self, fields: Sequence[NumberField]) -> None:
-        self._names = [field.name for field in fields]
         known = [(field.known(), field.clips) for field in fields]
         fills = [one.fill if isinstance(one.fill, (int, float)) else math.nan for one, _ in known]
-        self._fill = np.array(fills, np.float64)[:, None]
-        self._low = np.array([_limit(one.low, clips, -np.inf) for one, clips in known], np.float32)[:, None]
-        self._high = np.array([_limit(one.high, clips, np.inf) for one, clips in known], np.float32)[:, None]
+        self._fill = np.array(fills, np.float64)
+        self._low = np.array([_limit(one.low, clips, -np.inf) for one, clips in known], np.float32)
+        self._high = np.array([_limit(one.high, clips, np.inf) for one, clips in known], np.float32)
+        self._clips = bool(np.isfinite(self._low).any() or np.isfinite(self._high).any())
 
-    def encode(self, columns: Sequence[Sequence[Any]]) -> dict[str, NDArray[np.float32]] | None:
-        """Return what `NumberField.encode` of each field gives; None where a field has to look closer by itself.
+    def encode(self, rows: Sequence[Sequence[Any]]) -> NDArray[np.float32] | None:
+        """Return what `NumberField.encode` of each field gives, side by side: float32 [rows, fields].
 
         Args:
-            columns: of each field, in order, as many values.
+            rows: of each a value for every field, in their order.
+
+        Returns:
+            None where a field has to look closer by itself.
         """
-        if not set(map(type, itertools.chain.from_iterable(columns))) <= _PLAIN:
+        if not set(map(type, itertools.chain.from_iterable(rows))) <= _PLAIN:
             return None
         try:
-            numbers = np.array(columns, np.float64)  # None becomes NaN
+            numbers = np.array(rows, np.float64).reshape(len(rows), len(self._fill))  # None becomes NaN
         except (ValueError, OverflowError):
             return None
-        missing = np.isnan(numbers)
-        if missing.any():
-            numbers = np.where(missing, self._fill, numbers)
-        if not (np.abs(numbers) <= LARGEST).all():  # too large, or missing where nothing stands for it
-            return None
-        narrow = numbers.astype(np.float32).clip(self._low, self._high)
-        return dict(zip(self._names, narrow, strict=True))
+        if not np.abs(numbers).max(initial=0.0) <= LARGEST:  # NaN is not either
+            numbers = np.where(np.isnan(numbers), self._fill, numbers)
+            if not np.abs(numbers).max() <= LARGEST:  # too large, or missing where nothing stands for it
+                return None
+        narrow = numbers.astype(np.float32)
+        return narrow.clip(self._low, self._high) if self._clips else narrow
+
+
+def join_numbers(tensors: Mapping[str, NDArray[Any]], columns: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """Return encoded fields with some numbers side by side, as `JOINED_NUMBERS`.
+
+    Args:
+        tensors: what `Field.encode` of each field gave.
+        columns: the names of the number fields to join, in order; none: all stay as they are.
+    """
+    if not columns:
+        return dict(tensors)
+    joined = {name: tensor for name, tensor in tensors.items() if name not in columns}
+    return {JOINED_NUMBERS: np.stack([tensors[name] for name in columns], 1), **joined}
 
 
 def _limit(limit: float | None, clips: bool, otherwise: float) -> float:

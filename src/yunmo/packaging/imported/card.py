@@ -133,7 +133,8 @@ def _answer(spec: ModelOutput) -> str:
 
 def _row(mark: str, tensor: Tensor) -> str:
     sizes = ", ".join(["rows", *("any" if size is None else str(size) for size in tensor.shape)])
-    return f"| {mark}`{_cell(tensor.name)}` | {tensor.dtype} | {sizes} |\n"
+    columns = f": {_cell(', '.join(tensor.columns))}" if tensor.columns else ""
+    return f"| {mark}`{_cell(tensor.name)}` | {tensor.dtype} | {sizes}{columns} |\n"
 
 
 def _example(golden: Golden) -> str:

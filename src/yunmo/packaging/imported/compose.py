@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from yunmo.core.errors import InvalidInput
-from yunmo.core.fields import FieldStatistics, ModelInput, ModelOutput
+from yunmo.core.fields import JOINED_NUMBERS, FieldStatistics, ModelInput, ModelOutput
 from yunmo.packaging.imported import description as says
 from yunmo.packaging.imported.answers import Answers
 from yunmo.packaging.imported.description import WHAT
@@ -25,6 +25,8 @@ class Fields:
     inputs: tuple[ModelInput, ...]
     outputs: tuple[ModelOutput, ...]
     statistics: dict[str, FieldStatistics]
+    joined: tuple[str, ...] = ()
+    """The number fields that come in one tensor."""
 
 
 def compose(
@@ -45,8 +47,10 @@ def compose(
     asked = description.outputs or tuple(says.TensorAnswer(name=name) for name in outputs)
     sources = _group(fields, inputs)
     targets = {one.name: _pick(one.tensor, one.name, outputs, f"outputs, {one.name}", "output") for one in asked}
+    numbers = tuple(field.name for field in fields if isinstance(field, says.NumberInput))
+    joined = numbers if len(numbers) > 1 else ()
     now = _make_room(graph, fields, asked, sources, targets)
-    before, after = Inputs(graph), Answers(graph)
+    before, after = Inputs(graph, joined), Answers(graph)
     for tensor, filling in sources.items():
         before.join(inputs[tensor], filling, now.get(tensor, tensor))
     for answer in asked:
@@ -57,6 +61,7 @@ def compose(
         inputs=tuple(before.specs[field.name] for field in fields),
         outputs=tuple(after.specs),
         statistics=before.statistics | after.statistics,
+        joined=joined,
     )
 
 
@@ -91,7 +96,7 @@ def _make_room(
     """Free the names of fields: a value within the graph that has one gets another. Return the new names by the old."""
     same = {tensor for tensor, filling in sources.items() if _passes(filling) and filling[0].name == tensor}
     same |= {one.name for one in asked if isinstance(one, says.TensorAnswer) and targets[one.name] == one.name}
-    wanted = {one.name for one in (*fields, *asked)} - same
+    wanted = {JOINED_NUMBERS, *(one.name for one in (*fields, *asked))} - same
     now = {name: graph.fresh(name) for name in wanted if graph.is_taken(name)}
     graph.rename(now)
     for tensor, filling in sources.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from onnx import TensorProto, helper
 
 from yunmo.core import fields as specs
 from yunmo.core.errors import InvalidInput
-from yunmo.core.fields import Datatype, FieldStatistics, ModelInput
+from yunmo.core.fields import JOINED_NUMBERS, Datatype, FieldStatistics, ModelInput
 from yunmo.packaging.imported import description as says
 from yunmo.packaging.imported.columns import category_table, column_order
 from yunmo.packaging.imported.description import WHAT
@@ -25,14 +26,18 @@ class Inputs:
 
     Args:
         graph: changed in place.
+        numbers: names of the number fields that come in one tensor; none: each comes in its own.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, numbers: tuple[str, ...]) -> None:
         self.graph = graph
+        self._numbers = {name: index for index, name in enumerate(numbers)}
         self.nodes: list[onnx.NodeProto] = []
         """To come before the graph's own."""
         self.values: list[onnx.ValueInfoProto] = []
         """The graph's inputs from now on."""
+        if numbers:
+            self.values.append(helper.make_tensor_value_info(JOINED_NUMBERS, TensorProto.FLOAT, [BATCH, len(numbers)]))
         self.specs: dict[str, ModelInput] = {}
         self.statistics: dict[str, FieldStatistics] = {}
 
@@ -67,8 +72,9 @@ class Inputs:
     def _add(
         self, spec: ModelInput, kind: str, datatype: Datatype, sizes: Sequence[int | None], **learned: Any
     ) -> None:
-        """Add a graph input for a field's encoded tensor."""
-        self.values.append(helper.make_tensor_value_info(spec.name, ELEMENTS[datatype], [BATCH, *sizes]))
+        """Add a field, and a graph input for its encoded tensor if it has one of its own."""
+        if spec.name not in self._numbers:
+            self.values.append(helper.make_tensor_value_info(spec.name, ELEMENTS[datatype], [BATCH, *sizes]))
         self.specs[spec.name] = spec
         self.statistics[spec.name] = FieldStatistics(
             name=spec.name, type=kind, role="input", encode_version=0, count=0, **learned
@@ -111,8 +117,18 @@ class Inputs:
         self._add(spec, "image", "uint8", plan.shape, shape=plan.shape)
 
     def _columns(self, tensor: TensorInfo, fields: Sequence[says.Column_], target: str) -> None:
-        parts = [self._part(tensor, field) for field in fields]
-        widths = [width for _, width in parts]
+        parts: list[str] = []
+        widths: list[int] = []
+        for numbers, group in itertools.groupby(fields, lambda field: field.name in self._numbers):
+            if numbers:
+                names = [self._number(tensor, field) for field in group]
+                parts.append(self._joined_part(tensor, names))
+                widths += [1] * len(names)
+            else:
+                for field in group:
+                    name, width = self._part(tensor, field)
+                    parts.append(name)
+                    widths.append(width)
         total = sum(widths)
         shape = tensor.shape
         known = None if shape is None or None in shape else int(np.prod([size for size in shape if size], initial=1))
@@ -122,9 +138,9 @@ class Inputs:
                 where=f"{WHAT}, inputs",
                 remedy="List every column of it",
             )
-        value = parts[0][0]
+        value = parts[0]
         if len(parts) > 1:
-            value = self._node("Concat", [name for name, _ in parts], axis=1)
+            value = self._node("Concat", parts, axis=1)
         order = column_order(fields, widths)
         if order is not None:
             value = self._node("Gather", [value, self.graph.constant(order)], axis=1)
@@ -140,9 +156,8 @@ class Inputs:
             names = tuple(map(str, field.categories))
             self._add(specs.CategoryField(name=field.name, categories=names), "category", "int64", (), categories=names)
             return self._node("Gather", [self.graph.constant(table), field.name]), table.shape[1]
-        if tensor.datatype in ("string", "bool"):
-            raise InvalidInput(f"the tensor {tensor.name!r} is of {tensor.datatype}, and no number", where=where)
         if isinstance(field, says.VectorInput):
+            _require_numbers(tensor, field)
             self._add(
                 specs.VectorField(name=field.name, scale="none"),
                 "vector",
@@ -151,12 +166,36 @@ class Inputs:
                 shape=(field.length,),
             )
             return self._node("Cast", [field.name], to=element), field.length
+        self._number(tensor, field)
+        column = self._node("Reshape", [field.name, self.graph.constant(np.array([-1, 1], np.int64))])
+        return self._node("Cast", [column], to=element), 1
+
+    def _number(self, tensor: TensorInfo, field: says.Column_) -> str:
+        """Add a number; return its name."""
+        _require_numbers(tensor, field)
+        if not isinstance(field, says.NumberInput):
+            raise TypeError(f"{type(field).__name__} is no number")
         spec = specs.NumberField(name=field.name, scale="none", missing="drop")
         if field.missing is not None:
             spec = specs.NumberField(name=field.name, scale="none", missing="constant", constant=field.missing)
         self._add(spec, "number", "float32", (), fill=field.missing)
-        column = self._node("Reshape", [field.name, self.graph.constant(np.array([-1, 1], np.int64))])
-        return self._node("Cast", [column], to=element), 1
+        return field.name
+
+    def _joined_part(self, tensor: TensorInfo, names: Sequence[str]) -> str:
+        """Return the name of the columns of number fields, [rows, fields] in the tensor's datatype."""
+        value = JOINED_NUMBERS
+        places = [self._numbers[name] for name in names]
+        if places != list(range(len(self._numbers))):
+            value = self._node("Gather", [value, self.graph.constant(np.array(places, np.int64))], axis=1)
+        return self._node("Cast", [value], to=ELEMENTS[tensor.datatype])
+
+
+def _require_numbers(tensor: TensorInfo, field: says.Column_) -> None:
+    if tensor.datatype in ("string", "bool"):
+        raise InvalidInput(
+            f"the tensor {tensor.name!r} is of {tensor.datatype}, and no number",
+            where=f"{WHAT}, inputs, {field.name}",
+        )
 
 
 def _known_shape(tensor: TensorInfo, field: says.TensorInput) -> tuple[int | None, ...]:

@@ -15,7 +15,7 @@ import onnxruntime as ort  # type: ignore[import-untyped]  # it ships no types
 from onnx import helper
 
 from yunmo.bundle.files import CARD, GOLDEN, REPORT, REPORT_PAGE
-from yunmo.bundle.manifest import Tensor, Tensors
+from yunmo.bundle.manifest import Tensor, Tensors, joined_tensor
 from yunmo.bundle.read import Golden
 from yunmo.bundle.write import seal_imported
 from yunmo.core import fields as specs
@@ -129,9 +129,12 @@ def _join(graph: Graph, inputs: dict[str, Any], description: says.Description) -
         name: msgspec.structs.replace(one, encode_version=opened[name].ENCODE_VERSION) if name in opened else one
         for name, one in fields.statistics.items()
     }
-    takes = tuple(_tensor(field) for field in opened.values())
+    joined = fields.joined
+    takes = tuple(_tensor(field) for name, field in opened.items() if name not in joined)
+    if joined:
+        takes = (joined_tensor(joined), *takes)
     session = _session(data, Tensors(inputs=takes, outputs=tuple(_answer(one, ()) for one in fields.outputs)))
-    tried = try_graph(session, opened, description.examples)
+    tried = try_graph(session, opened, joined, description.examples)
     answers = tuple(_shaped(output, tried) for output in fields.outputs)
     gives = tuple(_answer(output, tried.answers[output.name].shape[1:]) for output in answers)
     for output in answers:
@@ -142,7 +145,7 @@ def _join(graph: Graph, inputs: dict[str, Any], description: says.Description) -
             statistics[output.name] = msgspec.structs.replace(statistics[output.name], deviation=(deviation,))
     return _Composed(
         model=data,
-        fields=Fields(fields.inputs, answers, statistics),
+        fields=Fields(fields.inputs, answers, statistics, joined),
         tensors=Tensors(inputs=takes, outputs=gives),
         tried=tried,
         notes=tuple(graph.notes),

@@ -13,6 +13,7 @@ from yunmo.core import fields as specs
 from yunmo.core.errors import BundleError, InvalidInput, ModelFailed
 from yunmo.data.fields import pixels as px
 from yunmo.data.fields.base import Field
+from yunmo.data.fields.number import join_numbers
 from yunmo.inference.compare import TOLERANCE, tensor_difference
 from yunmo.inference.session import Arrays, Session
 from yunmo.packaging.imported.safety import first_line
@@ -46,12 +47,15 @@ class BatchMatters(BundleError):
     """The graph does not answer a batch as it answers its rows one by one."""
 
 
-def try_graph(session: Session, fields: Mapping[str, Field], examples: Sequence[Mapping[str, Any]]) -> Tried:
+def try_graph(
+    session: Session, fields: Mapping[str, Field], joined: Sequence[str], examples: Sequence[Mapping[str, Any]]
+) -> Tried:
     """Run a graph on a few rows and hold its answers against each other.
 
     Args:
         session: the graph.
         fields: its inputs.
+        joined: the number fields that come in one tensor.
         examples: raw rows to use; none: made-up ones.
 
     Raises:
@@ -61,7 +65,7 @@ def try_graph(session: Session, fields: Mapping[str, Field], examples: Sequence[
     """
     failure: ModelFailed | None = None
     for rows, free in _candidates(fields, examples):
-        encoded = _encode(fields, rows)
+        encoded = join_numbers(_encode(fields, rows), joined)
         first = {name: array[:1] for name, array in encoded.items()}
         try:
             session.run(first)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from yunmo.core import fields as specs
 from yunmo.core.errors import InvalidInput
-from yunmo.core.fields import FieldStatistics, Outliers
-from yunmo.data.fields.number import LARGEST, NumberBlock, NumberField
+from yunmo.core.fields import JOINED_NUMBERS, FieldStatistics, Outliers
+from yunmo.data.fields.number import LARGEST, NumberBlock, NumberField, join_numbers
 
 
 def fitted(name: str, *, fill: float | None, low: float | None = None, high: float | None = None) -> NumberField:
@@ -59,15 +59,15 @@ def alone(columns: list[list[Any]]) -> dict[str, Any] | None:
 
 def check(columns: list[list[Any]]) -> bool:
     """Hold the block against its fields; say whether it answered."""
-    together, one_by_one = BLOCK.encode(columns), alone(columns)
+    together, one_by_one = BLOCK.encode(list(zip(*columns, strict=True))), alone(columns)
     if together is None:
         return False
     assert one_by_one is not None, "the block read what a field refuses"
-    assert together.keys() == one_by_one.keys()
-    for name, expected in one_by_one.items():
-        assert together[name].dtype == expected.dtype == np.float32
-        assert together[name].shape == expected.shape
-        assert together[name].tobytes() == expected.tobytes(), name  # bit by bit, the sign of 0 too
+    assert together.dtype == np.float32
+    expected = join_numbers(one_by_one, [field.name for field in FIELDS])
+    assert expected.keys() == {JOINED_NUMBERS}
+    assert together.shape == expected[JOINED_NUMBERS].shape
+    assert together.tobytes() == expected[JOINED_NUMBERS].tobytes()  # bit by bit, the sign of 0 too
     return True
 
 
@@ -99,11 +99,11 @@ def test_what_a_field_has_to_look_at_itself_is_left_to_it(value: Any) -> None:
     for index in range(len(FIELDS)):
         columns: list[list[Any]] = [[1.0, 2.0] for _ in FIELDS]
         columns[index][1] = value
-        assert BLOCK.encode(columns) is None
+        assert BLOCK.encode(list(zip(*columns, strict=True))) is None
 
 
 @pytest.mark.parametrize("missing", [None, math.nan])
 def test_a_missing_number_that_nothing_stands_for_is_left_to_its_field(missing: Any) -> None:
     columns = [[1.0, missing] for _ in FIELDS]
-    assert BLOCK.encode(columns) is None
+    assert BLOCK.encode(list(zip(*columns, strict=True))) is None
     assert alone(columns) is None

@@ -19,6 +19,7 @@ from tests.fixtures.onnx_files import CLASSES, WIDTH, array, linear, model, save
 from yunmo.bundle.files import GRAPH, IMPORTED_CONTENT, MANIFEST, REPORT
 from yunmo.bundle.sign import new_key_pair, sign
 from yunmo.core.errors import BundleError, InvalidInput
+from yunmo.core.fields import JOINED_NUMBERS
 from yunmo.inference.predictor import Predictor
 from yunmo.packaging.imported.description import description_from
 from yunmo.packaging.imported.pack import pack_imported
@@ -166,6 +167,35 @@ def test_numbers_vectors_and_categories_fill_columns_in_the_order_said(importer:
     first, second = (row["y"]["value"] for row in predictor.predict(rows))
     assert first == [0, 1, 1, 1, 2, 3, 31.5]
     assert second == [0, -1, 0, 4, 5, 6, 40]
+
+
+def test_numbers_of_several_tensors_share_one(importer: Importer) -> None:
+    made = model(
+        [
+            helper.make_node("Cast", ["right"], ["same"], to=TensorProto.FLOAT),
+            helper.make_node("Concat", ["left", "same"], ["y"], axis=1),
+        ],
+        inputs=[value("left", ["n", 4]), value("right", ["n", 2], TensorProto.DOUBLE)],
+        outputs=[value("y", ["n", 6])],
+    )
+    numbers = [{"name": name, "type": "number", "tensor": "left"} for name in ("a", "b", "c")]
+    city = {
+        "name": "city",
+        "type": "category",
+        "categories": ["A", "B"],
+        "as": "index",
+        "unknown": -1,
+        "tensor": "left",
+    }
+    right = [{"name": name, "type": "number", "missing": 9, "tensor": "right"} for name in ("d", "e")]
+    predictor = importer.open(made, {"inputs": [right[0], *numbers[:2], city, numbers[2], right[1]]})
+    assert predictor.manifest.tensors.joined == ("d", "a", "b", "c", "e")
+    assert [tensor.name for tensor in predictor.manifest.tensors.inputs] == [JOINED_NUMBERS, "city"]
+    row = {"a": 1, "b": 2, "c": 3, "d": None, "e": 5, "city": "B"}
+    assert [one["y"]["value"] for one in predictor.predict([row, {**row, "a": "-1"}])] == [
+        [1, 2, 1, 3, 9, 5],
+        [-1, 2, 1, 3, 9, 5],
+    ]
 
 
 def test_texts_reach_the_graph_as_they_are(importer: Importer) -> None:
