@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import re
 import secrets
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from msgspec import Meta
@@ -80,8 +81,16 @@ def hide_keys(text: str) -> str:
     return _LIKE_A_KEY.sub("ym_[hidden]", text) if "ym_" in text else text
 
 
-def authenticate(key: str, records: dict[str, KeyRecord], *, now: float) -> Principal | None:
-    """Return the principal of a key, None if it is not valid.
+def principal_of(record: KeyRecord) -> Principal:
+    """Return whom a key belongs to."""
+    endpoints = frozenset(record.endpoints) if record.endpoints is not None else None
+    return Principal(
+        key_id=record.id, project_id=record.project_id, scopes=frozenset(record.scopes), endpoints=endpoints
+    )
+
+
+def authenticate(key: str, records: Mapping[str, KeyRecord], *, now: float) -> KeyRecord | None:
+    """Return the record of a key, None if it is not valid.
 
     Args:
         key: as the caller sent it.
@@ -93,7 +102,4 @@ def authenticate(key: str, records: dict[str, KeyRecord], *, now: float) -> Prin
     same = hmac.compare_digest(hash_key(key), expected)
     if record is None or not same or (record.expires_at is not None and now >= record.expires_at):
         return None
-    endpoints = frozenset(record.endpoints) if record.endpoints is not None else None
-    return Principal(
-        key_id=record.id, project_id=record.project_id, scopes=frozenset(record.scopes), endpoints=endpoints
-    )
+    return record

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+import math
 import operator
 import threading
 import time
@@ -261,9 +262,13 @@ class Predictor:
             if name in self._plain:
                 columns.append((name, [{"value": row} for row in plain_tensor(answer)]))
                 continue
-            if not np.isfinite(answer).all():
+            # One sum instead of a look at each value: it is finite if they all are, bar the largest of float64.
+            if not math.isfinite(answer.sum(dtype=np.float64)) and not np.isfinite(answer).all():
                 raise ModelFailed(f"the model answered {name!r} with something that is no number")
             columns.append((name, _numbers(answer) if categories is None else _labels(answer, categories)))
+        if len(columns) == 1:
+            ((name, column),) = columns
+            return [{name: value} for value in column]
         names = [name for name, _ in columns]
         return [dict(zip(names, row, strict=True)) for row in zip(*(column for _, column in columns), strict=True)]
 

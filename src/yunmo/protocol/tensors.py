@@ -219,6 +219,8 @@ def from_numbers(datatype: str, shape: Sequence[int], numbers: Array) -> Array:
     if numbers.dtype == kind:
         return numbers.reshape(shape)
     if kind.kind == "f":
+        if np.abs(numbers).max(initial=0.0) <= np.finfo(kind).max:  # NaN is not
+            return numbers.astype(kind).reshape(shape)
         with np.errstate(over="ignore"):
             narrow = numbers.astype(kind)
         if np.isinf(narrow).any():

@@ -83,7 +83,10 @@ class Entry:
 
     def _face(self, path: str) -> Face:
         """Return the face that owns a path."""
-        return next(face for face in self._faces if face.owns(path))
+        for face in self._faces:
+            if face.owns(path):
+                return face
+        raise LookupError("no face owns the path")
 
     async def _respond(self, face: Face, request: Request, began: float) -> Response | None:
         """Return the answer to a request; None if it is for no face. If it returns, `_note` has to follow.
@@ -114,7 +117,7 @@ class Entry:
             request.facts["client_gone"] = True
             self._note(face, request, 0, began)
             raise
-        return _with_id(response, request)
+        return response
 
     def _note(self, face: Face, request: Request, status: int, began: float) -> None:
         """Tell log and metrics how a request ended.
@@ -176,11 +179,10 @@ class Entry:
         status = 0
         bridge = Bridge(request)
 
-        async def send_with_id(message: Message) -> None:
+        async def send(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request.id.encode())]
             await bridge.send(message)
 
         scope = bridge.scope
@@ -190,7 +192,7 @@ class Entry:
         scope["headers"] = [pair for pair in scope["headers"] if not _private(pair[0])]
         response: Response | None = None
         try:
-            await self._otherwise(scope, bridge.receive, send_with_id)
+            await self._otherwise(scope, bridge.receive, send)
         except ClientGone:
             response = self._gone(face, request)
         except YunmoError as error:
@@ -206,7 +208,7 @@ class Entry:
             try:
                 if response is not None and not status:
                     status = response.status
-                    request.send(_with_id(response, request))
+                    request.send(response)
             finally:
                 self._note(face, request, status, began)
 
@@ -214,10 +216,6 @@ class Entry:
 def _private(name: bytes) -> bool:
     """Say whether a header must go no further: our own names are ours to set, and nothing behind needs the key."""
     return name.startswith(b"x-yunmo-") or name == b"authorization"
-
-
-def _with_id(response: Response, request: Request) -> Response:
-    return _with_headers(response, (("x-request-id", request.id),))
 
 
 def _with_headers(response: Response, headers: Any) -> Response:

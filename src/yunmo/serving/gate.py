@@ -12,7 +12,7 @@ import re
 import time
 from collections.abc import Iterable, Sequence
 
-from yunmo.core.access import KeyRecord, Principal, authenticate
+from yunmo.core.access import KeyRecord, Principal, authenticate, principal_of
 from yunmo.core.errors import Unauthenticated, Unavailable
 from yunmo.serving.http import Headers, Request
 
@@ -28,16 +28,19 @@ class Keyring:
 
     def __init__(self) -> None:
         self._records: dict[str, KeyRecord] = {}
+        self._principals: dict[str, Principal] = {}
         self.ready = False
 
     def replace(self, records: Iterable[KeyRecord]) -> None:
         """Take the keys of a new snapshot; keys that are not among them are worth nothing from now on."""
         self._records = {record.prefix: record for record in records}
+        self._principals = {prefix: principal_of(record) for prefix, record in self._records.items()}
         self.ready = True
 
     def principal(self, key: str) -> Principal | None:
         """Return whom a key belongs to, None if it is not valid."""
-        return authenticate(key, self._records, now=time.time())
+        record = authenticate(key, self._records, now=time.time())
+        return self._principals[record.prefix] if record is not None else None
 
     def admit(self, key: str | None) -> Principal:
         """Return whom a request comes from.

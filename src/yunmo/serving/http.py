@@ -42,7 +42,7 @@ REQUEST_ID = "yunmo.request_id"
 BODY_TIMEOUT = 30.0
 """Seconds a client may take to send a whole body of a prediction request."""
 WATCH_AFTER = 0.05
-"""Seconds after which a request that still has no answer looks whether its client is there; most never need to."""
+"""Seconds that a request goes on for a client that has gone, from when it began to be answered."""
 RETRY_AFTER = {429: "1", 503: "2"}
 """Seconds after which a refused client may try again, by status."""
 _MAX_DIGITS = 20
@@ -109,8 +109,8 @@ class Request(ABC):
         """
 
     @abstractmethod
-    async def left(self) -> None:
-        """Return when the client has closed its connection; to be called after the body was read."""
+    def on_left(self, call: Callable[[], None] | None) -> None:
+        """Have something called when the client closes its connection, at once if it has; None: nothing any more."""
 
     @abstractmethod
     async def body(self, *, limit: int, timeout: float = BODY_TIMEOUT) -> bytes:
@@ -170,36 +170,39 @@ def allow(face: Face, request: Request, methods: tuple[str, ...], handler: Handl
 class Attended:
     """A block that is cancelled when the client leaves before its end; the block then raises `ClientGone`.
 
-    Looking costs more than most answers take to compute, so it begins `WATCH_AFTER` seconds late.
+    Who leaves at once is noticed `WATCH_AFTER` seconds late: most answers are there by then, and a client that closed
+    only its sending side gets them.
     """
 
-    __slots__ = ("_gone", "_request", "_task", "_timer", "_watch")
+    __slots__ = ("_began", "_gone", "_loop", "_request", "_task", "_timer")
 
     def __init__(self, request: Request) -> None:
         self._request = request
-        self._watch: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._gone = False
 
     def __enter__(self) -> None:
         self._task = asyncio.current_task()
-        self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER, self._start)
+        self._loop = asyncio.get_running_loop()
+        self._began = self._loop.time()
+        self._request.on_left(self._leave)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._timer.cancel()
-        if self._watch is not None:
-            self._watch.cancel()
+        self._request.on_left(None)
+        if self._timer is not None:
+            self._timer.cancel()
         if self._gone and self._task is not None:
             self._task.uncancel()
             if kind is None or issubclass(kind, asyncio.CancelledError):
                 raise ClientGone
 
-    def _start(self) -> None:
-        self._watch = asyncio.get_running_loop().create_task(self._wait())
+    def _leave(self) -> None:
+        if self._timer is None:
+            self._timer = self._loop.call_at(self._began + WATCH_AFTER, self._cancel)
 
-    async def _wait(self) -> None:
-        await self._request.left()
+    def _cancel(self) -> None:
         if self._task is not None:
             self._gone = True
             self._task.cancel()

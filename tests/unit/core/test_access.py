@@ -1,6 +1,6 @@
 import pytest
 
-from yunmo.core.access import KeyRecord, Principal, authenticate, hash_key, key_prefix, new_key
+from yunmo.core.access import KeyRecord, Principal, authenticate, hash_key, key_prefix, new_key, principal_of
 
 
 def record(prefix: str, hashed: str, expires_at: float | None = None) -> KeyRecord:
@@ -18,8 +18,9 @@ def record(prefix: str, hashed: str, expires_at: float | None = None) -> KeyReco
 
 def test_a_key_authenticates_as_its_record_says() -> None:
     key, prefix, hashed = new_key()
-    principal = authenticate(key, {prefix: record(prefix, hashed)}, now=0)
-    assert principal is not None
+    found = authenticate(key, {prefix: record(prefix, hashed)}, now=0)
+    assert found is not None
+    principal = principal_of(found)
     assert principal.may_call("pets")
     assert not principal.may_call("other")
     assert not principal.may("read")

@@ -174,10 +174,12 @@ def inside(rows):
 chance = random.Random(name)
 for life in range(3):
     admission = Admission(folder / "workers", f"{name}-{life}")
-    for turn in range(400):
+    let_in = 0
+    while let_in < 200:  # however often it is refused while another, who has its places, does not get a processor
         with contextlib.suppress(TooManyRequests), contextlib.ExitStack() as stack:
             for _ in range(chance.choice((1, 1, 2, 3))):
                 stack.enter_context(inside(chance.choice((1, 2, 3))))
+                let_in += 1
                 if chance.random() < 0.1:
                     os.sched_yield()
     admission.close()
@@ -196,7 +198,7 @@ def test_the_limit_is_never_passed_whoever_comes_and_goes(tmp_path: Path) -> Non
     assert (requests, rows) == (0, 0)
     assert most_requests <= 3
     assert most_rows <= 7
-    assert taken > 1000, "nearly everybody was refused"
+    assert taken >= 4 * 3 * 200
     assert most_requests == 3, "the limit was never reached, so nothing was shown"
 
 

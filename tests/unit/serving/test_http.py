@@ -27,7 +27,7 @@ class Bare(Request):
     def __init__(self, **headers: str) -> None:
         super().__init__("POST", "/a", "", "req_1")
         self.headers = headers
-        self.gone = asyncio.Event()
+        self.gone = False
 
     def header(self, name: str) -> str | None:
         return self.headers.get(name)
@@ -42,14 +42,15 @@ class Bare(Request):
         del limit, timeout
         return b""
 
-    async def left(self) -> None:
-        await self.gone.wait()
+    def on_left(self, call: Callable[[], None] | None) -> None:
+        if call is not None and self.gone:
+            call()
 
 
 def request(*, gone: bool = False) -> Bare:
     made = Bare()
     if gone:
-        made.gone.set()
+        made.gone = True
     return made
 
 

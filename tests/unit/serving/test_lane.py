@@ -624,7 +624,7 @@ def test_ten_thousand_requests_get_their_own_answer_or_an_error(fair: random.Ran
         async def one(number: int) -> None:
             values = made_up(fair, number)
             try:
-                found = await bench.ask(*values, wide=fair.choice((0, 0, 0, 2)))
+                found = await bench.ask(*values, seconds=3600, wide=fair.choice((0, 0, 0, 2)))
             except ModelFailed:
                 outcomes["failed"] += 1
                 assert values[0] == FAILS

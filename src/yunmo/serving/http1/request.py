@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -38,7 +38,8 @@ class Http1Request(Request):
     """
 
     __slots__ = (
-        "_buffered", "_chunks", "_connection", "_failure", "_gone", "_left", "_limit", "_owed", "_streams", "_waiter",
+        "_buffered", "_by_name", "_chunks", "_connection", "_failure", "_gone", "_left", "_limit", "_on_left", "_owed",
+        "_streams", "_waiter",
         "answered", "complete", "discarding", "ended", "expected", "headers", "persistent",
     )  # fmt: skip
 
@@ -54,6 +55,9 @@ class Http1Request(Request):
     ) -> None:
         super().__init__(method, path, query, request_id)
         self.headers = headers
+        self._by_name = dict(headers)
+        if len(self._by_name) < len(headers):  # the first of each name, then
+            self._by_name = dict(reversed(headers))
         self.persistent = persistent
         self.complete = False
         """The whole body has arrived."""
@@ -73,17 +77,15 @@ class Http1Request(Request):
         self._failure: YunmoError | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._left: asyncio.Future[None] | None = None
+        self._on_left: Callable[[], None] | None = None
         self._streams = False
         self._owed: int | None = None
         """Bytes that a started answer still has to have."""
 
     def header(self, name: str) -> str | None:
         """See `Request.header`."""
-        wanted = name.encode("latin-1")
-        for key, value in self.headers:
-            if key == wanted:
-                return value.decode("latin-1")
-        return None
+        value = self._by_name.get(name.encode("latin-1"))
+        return None if value is None else value.decode("latin-1")
 
     def header_values(self, name: str) -> list[str]:
         """See `Request.header_values`."""
@@ -114,22 +116,32 @@ class Http1Request(Request):
         return self._take()
 
     async def left(self) -> None:
-        """See `Request.left`."""
+        """Return when the client has closed its connection; to be called after the body was read."""
         if self._gone:
             return
         if self._left is None:
             self._left = asyncio.get_running_loop().create_future()
         await self._left
 
+    def on_left(self, call: Callable[[], None] | None) -> None:
+        """See `Request.on_left`."""
+        self._on_left = call
+        if call is not None and self._gone:
+            call()
+
     def send(self, response: Response) -> None:
         """Answer with a whole body; HEAD gets the headers only."""
         body = response.body
-        head = [*response.headers]
-        if body or response.status not in _NO_BODY:
-            head.append(("content-length", str(len(body))))
-        if body and response.content_type:
-            head.append(("content-type", response.content_type))
-        self._write_head(response.status, head, b"" if self.method == "HEAD" else body)
+        lines = f"x-request-id: {self.id}\r\n"
+        if body:
+            lines += f"content-length: {len(body)}\r\n"
+            if response.content_type:
+                lines += f"content-type: {response.content_type}\r\n"
+        elif response.status not in _NO_BODY:
+            lines += "content-length: 0\r\n"
+        if response.headers:
+            lines += _lines(response.headers)
+        self._write_head(response.status, lines, b"" if self.method == "HEAD" else body)
         self._connection.answered(self)
 
     def start(self, status: int, headers: list[tuple[str, str]]) -> None:
@@ -148,7 +160,7 @@ class Http1Request(Request):
             else:
                 self._streams = True
                 headers = [*headers, ("transfer-encoding", "chunked")]
-        self._write_head(status, headers, b"")
+        self._write_head(status, f"x-request-id: {self.id}\r\n{_lines(headers)}", b"")
 
     async def send_part(self, data: bytes) -> None:
         """Send a part of an answer that was started, when the client takes it.
@@ -207,6 +219,8 @@ class Http1Request(Request):
         self._wake()
         if self._left is not None and not self._left.done():
             self._left.set_result(None)
+        if self._on_left is not None:
+            self._on_left()
 
     async def _more(self) -> None:
         """Wait for more of the body."""
@@ -230,12 +244,11 @@ class Http1Request(Request):
         self._connection.resume()
         return data
 
-    def _write_head(self, status: int, headers: Iterable[tuple[str, str]], body: bytes) -> None:
+    def _write_head(self, status: int, lines: str, body: bytes) -> None:
         self.answered = True
         if not self.complete and not self.discarding:
             self._forsake()
         connection = self._connection
-        lines = "".join([f"{name}: {value}\r\n" for name, value in headers])
         if "connection: close" in lines:
             self.persistent = False
         elif not (self.persistent and connection.persists):
@@ -253,6 +266,10 @@ class Http1Request(Request):
             self.persistent = False
         else:
             self._connection.resume()
+
+
+def _lines(headers: Iterable[tuple[str, str]]) -> str:
+    return "".join([f"{name}: {value}\r\n" for name, value in headers])
 
 
 def status_line(status: int) -> bytes:
