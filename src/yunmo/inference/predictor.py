@@ -49,8 +49,9 @@ CHUNK = 16
 
 _BATCHES = (1, 2, 4, 8, 16)
 """Sizes of a batch that are tried when a model is loaded."""
-_BATCH_SECONDS = 60e-6
-"""Seconds that a batch costs beside its run, about: joining, handing over and taking apart."""
+_BATCH_SECONDS = 300e-6
+"""Seconds that a batch costs beside its run, about: joining, handing over and taking apart, and that the code of all
+else is out of the processor's caches after it."""
 _MEASURE_SECONDS = 0.25
 """No further size is tried once measuring took so long."""
 _TRIES = 5
