@@ -38,9 +38,9 @@ def picture(file: Path) -> str:
 
 
 def images(folder: Path) -> Case:
-    """A folder to train on, and a zip of another to test on."""
+    """A folder to train on, and a tar.gz of another to test on."""
     source = data.digit_folder(folder / "images", 300)
-    test = data.zipped(data.digit_folder(folder / "held-out", 100, start=400))
+    test = data.tarred(data.digit_folder(folder / "held-out", 100, start=400))
     rows = [{"image": picture(file)} for file in sorted(source.rglob("*.png"))[::20]]
     return Case(source, ("--test", test), rows, "label")
 
@@ -56,7 +56,8 @@ def classes(folder: Path) -> Case:
 
 def numbers(folder: Path) -> Case:
     rows = [{"area": 20.5, "rooms": 1, "city": "Berlin"}, {"area": 149, "rooms": 5, "city": None}]
-    return Case(data.flats(folder / "flats.csv"), ("--target", "rent"), rows, "rent")
+    source = data.parquet(data.flats(folder / "flats.csv"))
+    return Case(source, ("--target", "rent"), rows, "rent")
 
 
 def table_of_pictures(folder: Path) -> Case:

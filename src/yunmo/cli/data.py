@@ -23,7 +23,9 @@ _SHOWN = 3
 @app.command("add")
 def add(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the dataset.")],
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="CSV, zip, npz or npy file, or a folder.")],
+    path: Annotated[
+        Path, typer.Argument(metavar="PATH", help="CSV, JSON Lines, Parquet, npz or npy file; zip or tar; or a folder.")
+    ],
     test: Annotated[Path | None, typer.Option(help="Data of the test split.")] = None,
     validation: Annotated[Path | None, typer.Option(help="Data of the validation split.")] = None,
     as_json: AsJson = False,

@@ -22,7 +22,9 @@ def train(
     source: Annotated[
         Path,
         typer.Argument(
-            metavar="SOURCE", help="Data (folder, zip, CSV, npz), or a recipe (.yaml, .yml).", show_default=False
+            metavar="SOURCE",
+            help="Data (folder, zip, tar, CSV, JSON Lines, Parquet, npz), or a recipe (.yaml, .yml).",
+            show_default=False,
         ),
     ],
     test: Annotated[Path | None, typer.Option(help="Data to test on. [a part of SOURCE, held out]")] = None,

@@ -51,8 +51,8 @@ def check_name(name: str, what: str) -> str:
 
 
 def name_from_stem(stem: str) -> str:
-    """Return the default name for data: its file's stem in the form that `check_name` accepts."""
-    name = re.sub(r"[^a-z0-9._-]+", "-", stem.lower())[:64].strip("._-")
+    """Return the default name for data: its file's stem in the form that `check_name` accepts; pets for pets.tar.gz."""
+    name = re.sub(r"[^a-z0-9._-]+", "-", stem.lower().removesuffix(".tar"))[:64].strip("._-")
     return name or "data"
 
 

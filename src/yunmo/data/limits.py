@@ -25,6 +25,10 @@ class Limits:
     """Pixels of one picture."""
     cell: int = 2**20
     """Characters of one cell of a table."""
+    columns: int = 10_000
+    """Columns of a table."""
+    memory: int = 2 * 2**30
+    """Bytes of a table's cells, where a small file can hold very many."""
 
 
 DEFAULT_LIMITS = Limits()

@@ -31,6 +31,10 @@ def test_other_references_are_refused(reference: str) -> None:
         split_reference(reference)
 
 
+def test_the_stem_of_a_tar_gz_is_that_of_its_tar() -> None:
+    assert name_from_stem("pets.tar") == "pets"
+
+
 @pytest.mark.parametrize("stem", ["Cats & Dogs", "猫狗", "_x_", "a" * 200, "train", "..", "x/../y"])
 def test_any_file_stem_gives_a_valid_name(stem: str) -> None:
     assert check_name(name_from_stem(stem), "model")

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from yunmo.core.errors import DataError
 from yunmo.data.fields.base import Values
 from yunmo.data.limits import Limits
-from yunmo.data.sources.archive import Archive
 from yunmo.data.sources.base import Source
+from yunmo.data.sources.zip_archive import ZipArchive
 
 _REMEDY = "Save plain arrays of numbers or texts: numpy.savez(file, x=..., y=...)"
 
@@ -77,7 +77,7 @@ class ArraysSource(Source):
 
 
 def _read_npz(path: Path, limits: Limits) -> dict[str, NDArray[Any]]:
-    archive = Archive(path, limits)
+    archive = ZipArchive(path, limits)
     try:
         return {
             name.removesuffix(".npy"): _read_member(path, archive, name, info)
@@ -88,7 +88,7 @@ def _read_npz(path: Path, limits: Limits) -> dict[str, NDArray[Any]]:
         archive.close()
 
 
-def _read_member(path: Path, archive: Archive, name: str, info: zipfile.ZipInfo) -> NDArray[Any]:
+def _read_member(path: Path, archive: ZipArchive, name: str, info: zipfile.ZipInfo) -> NDArray[Any]:
     """Map a stored member into memory, or read a compressed one."""
     where = f"{path.name}, {name}"
     try:

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from yunmo.data.fields.base import Values
 
-Kind = Literal["csv", "images", "arrays", "pictures_table"]
+Kind = Literal["csv", "jsonl", "parquet", "images", "arrays"]
 
 
 class Picture(ABC):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from yunmo.core.errors import DataError, NotFound
@@ -12,6 +14,7 @@ from yunmo.core.files import open_atomic
 
 _TIME = (1980, 1, 1, 0, 0, 0)
 _MODE = 0o100644 << 16
+_TABLES = (".csv", ".tsv", ".jsonl", ".ndjson")
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
 
 
@@ -19,7 +22,7 @@ def pack(path: Path, out: Path) -> Path:
     """Make one file of what a user names as data.
 
     Args:
-        path: a folder, a CSV table, or any other file.
+        path: a folder, a table in CSV or JSON Lines, or any other file.
         out: the zip to write, or a folder to write it into.
 
     Returns:
@@ -40,7 +43,7 @@ def pack(path: Path, out: Path) -> Path:
         return _write(files, out)
     if not path.is_file():
         raise NotFound("no such file or folder", where=str(path))
-    if path.suffix.lower() not in (".csv", ".tsv"):
+    if path.suffix.lower() not in _TABLES:
         return path
     pictures = _pictures_of(path)
     return _write({path.name: path, **pictures}, out) if pictures else path
@@ -94,15 +97,24 @@ def _pictures_of(table: Path) -> dict[str, Path]:
     """Return the pictures that cells of a table name, by the names that they have there."""
     found: dict[str, Path] = {}
     try:
-        with table.open(encoding="utf-8-sig", newline="") as text:
-            for row in csv.reader(text, delimiter="\t" if table.suffix.lower() == ".tsv" else ","):
-                for cell in row:
-                    if cell.lower().endswith(_SUFFIXES) and (file := picture_beside(table, cell)):
-                        found[file.relative_to(table.parent).as_posix()] = file
-    except (csv.Error, UnicodeDecodeError):
+        for cell in _texts_of(table):
+            if cell.lower().endswith(_SUFFIXES) and (file := picture_beside(table, cell)):
+                found[file.relative_to(table.parent).as_posix()] = file
+    except (csv.Error, ValueError, AttributeError, RecursionError):
         # What is wrong with the table is said, with its row, when it is read as one.
         return {}
     return found
+
+
+def _texts_of(table: Path) -> Iterator[str]:
+    suffix = table.suffix.lower()
+    with table.open(encoding="utf-8-sig", newline="") as text:
+        if suffix in (".csv", ".tsv"):
+            for row in csv.reader(text, delimiter="\t" if suffix == ".tsv" else ","):
+                yield from row
+        else:
+            for row in map(json.loads, filter(str.strip, text)):
+                yield from (value for value in row.values() if isinstance(value, str))
 
 
 def _write(files: dict[str, Path], out: Path) -> Path:

@@ -12,7 +12,8 @@ import pytest
 
 from yunmo.core.errors import DataError, InvalidInput, UnsafeArchive
 from yunmo.data.limits import DEFAULT_LIMITS
-from yunmo.data.sources.archive import Archive, MemberPicture
+from yunmo.data.sources.archive import MemberPicture
+from yunmo.data.sources.zip_archive import ZipArchive
 
 Zip = Callable[[str, dict[str, bytes]], Path]
 
@@ -20,7 +21,7 @@ Zip = Callable[[str, dict[str, bytes]], Path]
 @pytest.mark.parametrize("name", ["../x.jpg", "a/../../x.jpg", "/etc/x.jpg", "C:/x.jpg", "a\\..\\..\\x.jpg"])
 def test_names_that_lead_out_are_refused(make_zip: Zip, name: str) -> None:
     with pytest.raises(UnsafeArchive, match="leads out"):
-        Archive(make_zip("a.zip", {"ok/1.jpg": b"x", name: b"x"}), DEFAULT_LIMITS)
+        ZipArchive(make_zip("a.zip", {"ok/1.jpg": b"x", name: b"x"}), DEFAULT_LIMITS)
 
 
 def test_links_are_refused(tmp_path: Path) -> None:
@@ -31,7 +32,7 @@ def test_links_are_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(info, "/etc/passwd")
     with pytest.raises(UnsafeArchive, match="link"):
-        Archive(path, DEFAULT_LIMITS)
+        ZipArchive(path, DEFAULT_LIMITS)
 
 
 def test_zeros_that_unpack_to_far_more_are_refused_before_they_are_read(tmp_path: Path) -> None:
@@ -40,7 +41,7 @@ def test_zeros_that_unpack_to_far_more_are_refused_before_they_are_read(tmp_path
         for _ in range(20):
             member.write(bytes(2**20))
     with pytest.raises(UnsafeArchive, match="unpacks to"):
-        Archive(path, DEFAULT_LIMITS)
+        ZipArchive(path, DEFAULT_LIMITS)
 
 
 def test_a_member_that_lies_about_its_size_gives_no_more_than_it_says(tmp_path: Path) -> None:
@@ -52,14 +53,14 @@ def test_a_member_that_lies_about_its_size_gives_no_more_than_it_says(tmp_path: 
     struct.pack_into("<I", data, directory + 24, 1000)
     struct.pack_into("<I", data, 22, 1000)
     path.write_bytes(data)
-    archive = Archive(path, DEFAULT_LIMITS)
+    archive = ZipArchive(path, DEFAULT_LIMITS)
     with pytest.raises(InvalidInput, match="damaged"):
         archive.read("cat/1.jpg")
 
 
 def test_too_much_in_all_is_refused(make_zip: Zip) -> None:
     with pytest.raises(UnsafeArchive, match="more than 1,000 bytes"):
-        Archive(make_zip("a.zip", {"a": bytes(600), "b": bytes(600)}), replace(DEFAULT_LIMITS, total=1000))
+        ZipArchive(make_zip("a.zip", {"a": bytes(600), "b": bytes(600)}), replace(DEFAULT_LIMITS, total=1000))
 
 
 def test_too_many_entries_are_refused_before_each_becomes_an_object(
@@ -68,7 +69,7 @@ def test_too_many_entries_are_refused_before_each_becomes_an_object(
     path = make_zip("a.zip", {f"{index}": b"" for index in range(101)})
     monkeypatch.setattr(zipfile, "ZipFile", None)
     with pytest.raises(UnsafeArchive, match="more than 100 files"):
-        Archive(path, replace(DEFAULT_LIMITS, entries=100))
+        ZipArchive(path, replace(DEFAULT_LIMITS, entries=100))
 
 
 def test_a_million_entries_are_refused_fast(tmp_path: Path) -> None:
@@ -78,7 +79,7 @@ def test_a_million_entries_are_refused_fast(tmp_path: Path) -> None:
     path = tmp_path / "a.zip"
     path.write_bytes(b"PK\x03\x04" + directory + end)
     with pytest.raises(UnsafeArchive, match="more than 200,000 files"):
-        Archive(path, DEFAULT_LIMITS)
+        ZipArchive(path, DEFAULT_LIMITS)
 
 
 def test_two_members_of_one_name_are_refused(tmp_path: Path) -> None:
@@ -89,7 +90,7 @@ def test_two_members_of_one_name_are_refused(tmp_path: Path) -> None:
             archive.writestr("a", b"1")
             archive.writestr("a", b"2")
     with pytest.raises(UnsafeArchive, match="two members"):
-        Archive(path, DEFAULT_LIMITS)
+        ZipArchive(path, DEFAULT_LIMITS)
 
 
 def test_encrypted_members_are_refused(make_zip: Zip) -> None:
@@ -98,7 +99,7 @@ def test_encrypted_members_are_refused(make_zip: Zip) -> None:
     data[data.index(b"PK\x01\x02") + 8] |= 1
     path.write_bytes(data)
     with pytest.raises(UnsafeArchive, match="encrypted"):
-        Archive(path, DEFAULT_LIMITS)
+        ZipArchive(path, DEFAULT_LIMITS)
 
 
 @pytest.mark.parametrize("cut", [10, 40, 100])
@@ -106,16 +107,16 @@ def test_truncated_archives_are_damaged(make_zip: Zip, cut: int) -> None:
     path = make_zip("a.zip", {"a": bytes(200)})
     path.write_bytes(path.read_bytes()[:-cut])
     with pytest.raises(DataError, match="damaged"):
-        Archive(path, DEFAULT_LIMITS)
+        ZipArchive(path, DEFAULT_LIMITS)
 
 
 def test_junk_of_systems_is_passed_over(make_zip: Zip) -> None:
     path = make_zip("a.zip", {"cat/1.jpg": b"", "__MACOSX/cat/._1.jpg": b"", "cat/.DS_Store": b"", "Thumbs.db": b""})
-    assert list(Archive(path, DEFAULT_LIMITS).members) == ["cat/1.jpg"]
+    assert list(ZipArchive(path, DEFAULT_LIMITS).members) == ["cat/1.jpg"]
 
 
 def test_a_picture_that_is_not_there_is_an_error_when_read(make_zip: Zip) -> None:
-    archive = Archive(make_zip("a.zip", {"a": b"1"}), DEFAULT_LIMITS)
+    archive = ZipArchive(make_zip("a.zip", {"a": b"1"}), DEFAULT_LIMITS)
     assert MemberPicture(archive, "a", "here").read() == b"1"
     with pytest.raises(InvalidInput, match="no file is called 'b'"):
         MemberPicture(archive, "b", "there").read()
