@@ -3,10 +3,11 @@
 ``python benchmarks/serving/overload.py [--seconds S] [--case CASE] [--times 1,2,5,10] [--limit S] [--output FILE]``
 
 First the capacity is measured: as many right answers as 64 callers get that ask again at once. Then requests come at
-random at multiples of that rate, whatever the server does, over many connections. Goodput are right answers a second;
-p99 is that of accepted requests. A prober asks ``/healthz`` ten times a second all the while, each time over a new
-connection. After each overload, half of the capacity goes on, and the time is taken until answers come as they did
-before. The load generator takes its share of the same cores, the more the higher the rate: it is printed beside.
+random at multiples of that rate, whatever the server does, over many connections. Goodput are right answers a second,
+held against the mean of the capacities measured right before and right after; p99 is that of accepted requests. A
+prober asks ``/healthz`` ten times a second all the while, each time over a new connection. After each overload, half
+of the capacity goes on, and the time is taken until answers come as they did before. The load generator takes its
+share of the same cores, the more the higher the rate: it is printed beside.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ class Overload:
     """What one rate came to."""
 
     times: float
+    capacity: float
+    """Mean of what was measured right before and right after, a second."""
     result: Result
     unanswered: int
     bad: int
@@ -69,7 +72,7 @@ def capacity(running: Running, requests: Path, seconds: float) -> float:
 def overload(
     running: Running, requests: Path, probe: Path, rate: float, times: float, seconds: float, connections: int
 ) -> Overload:
-    """Load at a multiple of the capacity, with a calm time before and after."""
+    """Load at a multiple of the capacity, with a calm time before and after; then measure the capacity again."""
     phases = [Phase(CALM * rate, BEFORE), Phase(times * rate, seconds), Phase(CALM * rate, RECOVERY)]
     whole = sum(phase.seconds for phase in phases)
     pids = running.pids()
@@ -80,9 +83,11 @@ def overload(
     finally:
         health = load.finish(prober, [Phase(PROBES, whole)])
     cpu = processes.cpu_seconds(pids) - began
+    after = capacity(running, requests, seconds)
     every = [*done.phases, done.after]
     return Overload(
         times=times,
+        capacity=(rate + after) / 2,
         result=done.phases[1],
         unanswered=sum(each.unanswered for each in every),
         bad=sum(each.bad for each in every),
@@ -111,7 +116,7 @@ def _recovery(done: load.Load, rate: float, seconds: float) -> float | None:
     return None
 
 
-def table(found: Sequence[Overload], rate: float) -> str:
+def table(found: Sequence[Overload]) -> str:
     """Return what was found as a table of Markdown."""
     lines_ = [
         "| load | sent/s | goodput/s | of capacity | p50 ms | p99 ms | refused | failed, lost | not sent"
@@ -126,7 +131,8 @@ def table(found: Sequence[Overload], rate: float) -> str:
         if each.health.bad or each.health.refused or each.health.unsent:
             health += f" ({each.health.bad + each.health.refused + each.health.unsent} missing)"
         lines_.append(
-            f"| {each.times:g}x | {one.sent / one.seconds:,.0f} | {one.per_second:,.0f} | {one.per_second / rate:.0%}"
+            f"| {each.times:g}x | {one.sent / one.seconds:,.0f} | {one.per_second:,.0f}"
+            f" | {one.per_second / each.capacity:.0%}"
             f" | {one.latency_ms['p50']:.1f} | {one.latency_ms['p99']:.1f} | {one.refused:,} | {each.bad:,}"
             f" | {one.unsent:,} | {told} | {recovery} | {health} | {one.cpu / one.seconds:.2f} |"
         )
@@ -141,8 +147,8 @@ def measure(
     seconds: float,
     connections: int,
     limit: float,
-) -> tuple[float, list[Overload]]:
-    """Start Yunmo, and return its capacity and what each multiple of it came to."""
+) -> list[Overload]:
+    """Start Yunmo, and return what each multiple of its capacity came to."""
     with (
         YunmoServer("yunmo", files, {"YUNMO_REQUEST_TIMEOUT": f"{limit:g}"}).start("all") as running,
         tempfile.TemporaryDirectory() as folder,
@@ -152,20 +158,23 @@ def measure(
         probe = load.write_requests([health], Path(folder, "probe"))
         rate = capacity(running, requests, seconds)
         print(f"capacity: {rate:,.0f} answers a second ({case.title}, {CLOSED_CONNECTIONS} callers)", flush=True)
-        found = []
+        found: list[Overload] = []
         for times in multiples:
-            found.append(overload(running, requests, probe, rate, times, seconds, connections))
-            one = found[-1]
+            one = overload(running, requests, probe, rate, times, seconds, connections)
+            found.append(one)
+            rate = 2 * one.capacity - rate  # what was measured last
             print(
-                f"{times:g}x: goodput {one.result.per_second:,.0f}/s, p99 {one.result.latency_ms['p99']:.0f} ms,"
+                f"{times:g}x: goodput {one.result.per_second:,.0f}/s of {one.capacity:,.0f},"
+                f" p99 {one.result.latency_ms['p99']:.0f} ms,"
                 f" refused {one.result.refused:,}, recovery {one.recovery}, status {json.dumps(one.result.status)}",
                 flush=True,
             )
-    return rate, found
+    return found
 
 
-def picture(found: Sequence[Overload], rate: float) -> str:
-    """Draw goodput over time for each multiple; the dashed line is the capacity."""
+def picture(found: Sequence[Overload]) -> str:
+    """Draw goodput over time for each multiple; the dashed line is the mean capacity."""
+    rate = statistics.mean(each.capacity for each in found)
     series = []
     for each in found:
         oks = [ok / _SLICE for ok, *_ in each.timeline]
@@ -191,26 +200,29 @@ def main() -> int:
     page = arguments.output or today.with_name(f"{today.stem}-overload.md")
     case = BY_NAME[arguments.case]
     print(
-        f"about {(20 + (arguments.seconds + BEFORE + RECOVERY) * (len(multiples) + 0.5)) / 60:.0f} minutes", flush=True
+        f"about {(20 + (2 * arguments.seconds + 2 + BEFORE + RECOVERY) * (len(multiples) + 0.5)) / 60:.0f} minutes",
+        flush=True,
     )
     try:
         load.compiled()
         files = models.build(cache_folder() / "models")
         samples, connections = cases.samples(files), arguments.connections
-        rate, found = measure(samples, files, case, multiples, arguments.seconds, connections, arguments.limit)
+        found = measure(samples, files, case, multiples, arguments.seconds, connections, arguments.limit)
     except (Failed, subprocess.SubprocessError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(table(found, rate))
+    print(table(found))
     if str(page) != "-":
         page.parent.mkdir(parents=True, exist_ok=True)
         plot = page.with_suffix(".svg")
-        plot.write_text(picture(found, rate))
+        plot.write_text(picture(found))
         command = f"`python benchmarks/serving/overload.py --seconds {arguments.seconds:g} --case {case.name}`"
         text = [f"# Overload, {page.stem.removesuffix('-overload')}", "", f"{command}. {case.title}; capacity"]
-        text[-1] += f" {rate:,.0f} answers a second ({CLOSED_CONNECTIONS} callers that ask again at once)."
+        least, most = min(each.capacity for each in found), max(each.capacity for each in found)
+        text[-1] += f" {least:,.0f} to {most:,.0f} answers a second ({CLOSED_CONNECTIONS} callers that ask again at"
+        text[-1] += " once), measured before and after each overload."
         text[-1] += f" A request may take {arguments.limit:g} s; what could not be answered in time is refused."
-        text += ["", f"![Goodput over time]({plot.name})", "", table(found, rate), "", "## Machine", ""]
+        text += ["", f"![Goodput over time]({plot.name})", "", table(found), "", "## Machine", ""]
         page.write_text("\n".join([*text, *report.machine(), ""]))
         print(f"wrote {page}")
     return 0 if all(not one.bad for one in found) else 1
