@@ -208,6 +208,27 @@ def test_a_table_is_answered_row_by_row_into_a_file(
     assert shares == pytest.approx([answer[output]["probability"] for answer in expected], abs=1e-5)
 
 
+@pytest.mark.parametrize("make", [classes, numbers, table_of_pictures], ids=lambda it: it.__name__)
+def test_a_job_answers_a_dataset_as_the_command_answers_its_file(
+    live: Service, tmp_path: Path, trained: Callable[[Make], Trained], make: Make
+) -> None:
+    model = trained(make)
+    answers = tmp_path / "answers.csv"
+    live.home.ok("predict", model.endpoint, model.case.source, "-o", answers)
+    job = live.home.ok("jobs", "start", model.endpoint, model.run["dataset"], "--json").json
+    assert (job["status"], job["done"]) == ("succeeded", job["rows"]), job["problem"]
+    assert live.home.ok("jobs", "ls", model.endpoint, "--json").json == [job]
+    made = live.home.ok("data", "show", job["output"], "--json").json["splits"]["train"]
+    [kept] = (live.home.path / "artefacts").rglob(made["digest"].removeprefix("sha256:"))
+    with answers.open(newline="") as by_command, kept.open(newline="") as by_job:
+        expected, found = list(csv.DictReader(by_command)), list(csv.DictReader(by_job))
+    assert [list(row) for row in found] == [list(row) for row in expected]
+    exact = [name for name in found[0] if name != "predicted_rent" and not name.endswith("_probability")]
+    assert [[row[name] for name in exact] for row in found] == [[row[name] for name in exact] for row in expected]
+    for name in found[0].keys() - exact:
+        assert [float(row[name]) for row in found] == pytest.approx([float(row[name]) for row in expected], rel=1e-4)
+
+
 def as_request(row: dict[str, str], folder: Path, output: str) -> Row:
     cells = {name: cell or None for name, cell in row.items() if name != output}
     return {name: picture(folder / cell) if cell and cell.endswith(".png") else cell for name, cell in cells.items()}

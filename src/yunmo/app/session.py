@@ -33,7 +33,7 @@ LOG = "session.log"
 """File of the workspace with the log of services in this process: its standard error is the user's."""
 _POLL_SECONDS = 0.05
 _UNIX = "unix:"
-_STARTS_RUN = re.compile(r"/api/v1/runs(/[^/]+/resume)?", re.ASCII)
+_STARTS_WORK = re.compile(r"/api/v1/(runs|endpoints/[^/]+/jobs)(/[^/]+/resume)?", re.ASCII)
 
 
 @contextlib.contextmanager
@@ -150,10 +150,10 @@ class _RunnerWhenNeeded:
                 self._runner = runner
 
     def before(self, control: App) -> App:
-        """Return control with the runner started before a request that starts or resumes a run."""
+        """Return control with the runner started before a request that starts or resumes a run or job."""
 
         async def started(scope: Scope, receive: Receive, send: Send) -> None:
-            if scope["method"] == "POST" and _STARTS_RUN.fullmatch(scope["path"]):
+            if scope["method"] == "POST" and _STARTS_WORK.fullmatch(scope["path"]):
                 await asyncio.to_thread(self.start)
             await control(scope, receive, send)
 

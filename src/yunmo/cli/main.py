@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from yunmo import __version__
-from yunmo.cli import data, doctor, endpoints, keys, models, predict, runs, service, train
+from yunmo.cli import data, doctor, endpoints, jobs, keys, models, predict, runs, service, train
 from yunmo.core.errors import InternalError, InvalidInput, YunmoError
 from yunmo.core.files import is_full, storage_full
 
@@ -36,6 +36,7 @@ app.command("deploy")(endpoints.deploy)
 app.command("rollback")(endpoints.rollback)
 app.add_typer(endpoints.app, name="endpoints")
 app.command("predict")(predict.predict)
+app.add_typer(jobs.app, name="jobs")
 app.add_typer(keys.app, name="keys")
 app.command("doctor")(doctor.doctor)
 

@@ -219,7 +219,7 @@ def _escaped(text: str) -> str:
 
 @contextmanager
 def transfer(quiet: bool = False) -> Iterator[Callable[[int, int], None] | None]:
-    """Give a callback that draws an upload on a terminal; small or unseen ones draw nothing."""
+    """Give a callback that draws an upload on a terminal; unseen ones draw nothing."""
     if quiet or not sys.stderr.isatty():
         yield None
         return
@@ -230,3 +230,18 @@ def transfer(quiet: bool = False) -> Iterator[Callable[[int, int], None] | None]
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("upload", total=None)
         yield lambda sent, total: bar.update(task, completed=sent, total=total)
+
+
+@contextmanager
+def counted(what: str, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """Give a callback that draws, on a terminal, how many of how many rows are done."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda *_: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(what), BarColumn(bar_width=28), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -21,12 +21,14 @@ from yunmo.core.resources import (
     CreatedKey,
     Dataset,
     Endpoint,
+    Job,
     Key,
     ModelVersion,
     NewDataset,
     NewDeployment,
     NewEvaluation,
     NewImport,
+    NewJob,
     NewKey,
     NewRun,
     Run,
@@ -459,6 +461,41 @@ _decode_predictions = decoder(_Predictions)
 
 def _predictions(data: bytes) -> list[dict[str, Any]]:
     return _decode_predictions(data).predictions
+
+
+# --- jobs ---
+
+
+def start_job(endpoint: str, dataset: str, *, split: str = "train", name: str | None = None) -> Call[Job]:
+    """Have an endpoint's live version answer every row of a dataset's split; the service does it by itself.
+
+    Args:
+        endpoint: its name.
+        dataset: ``NAME`` or ``NAME:V``.
+        split: train, validation or test.
+        name: of the dataset that the answers become a version of; by default ``NAME-answers``.
+    """
+    return _send("POST", Job, NewJob(dataset=dataset, split=split, name=name), "endpoints", endpoint, "jobs")
+
+
+def jobs(endpoint: str) -> Call[list[Job]]:
+    """List an endpoint's jobs, newest first."""
+    return _get(list[Job], "endpoints", endpoint, "jobs")
+
+
+def job(endpoint: str, job_id: str) -> Call[Job]:
+    """Return a job, and how far it is."""
+    return _get(Job, "endpoints", endpoint, "jobs", job_id)
+
+
+def cancel_job(endpoint: str, job_id: str) -> Call[Job]:
+    """Ask a job to stop; what is answered is kept, and it can be resumed."""
+    return _send("POST", Job, {}, "endpoints", endpoint, "jobs", job_id, "cancel")
+
+
+def resume_job(endpoint: str, job_id: str) -> Call[Job]:
+    """Let a failed or cancelled job go on after the last row that was kept."""
+    return _send("POST", Job, {}, "endpoints", endpoint, "jobs", job_id, "resume")
 
 
 # --- keys ---

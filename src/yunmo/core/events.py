@@ -124,6 +124,13 @@ class RunCancelled(Spec, frozen=True, tag_field="event", tag="run.cancelled"):
     v: int = 1
 
 
+class JobProgress(Spec, frozen=True, tag_field="event", tag="job.progress"):
+    """How many rows of a job are answered and kept."""
+
+    done: int
+    v: int = 1
+
+
 class EndpointDeployed(Spec, frozen=True, tag_field="event", tag="endpoint.deployed"):
     """An endpoint got its traffic's new target. It is no longer written: see `EndpointChanged`."""
 
@@ -180,6 +187,7 @@ AnyEvent = (
     | RunFinished
     | RunFailed
     | RunCancelled
+    | JobProgress
     | EndpointDeployed
     | EndpointChanged
     | KeyChanged

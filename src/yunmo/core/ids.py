@@ -12,7 +12,7 @@ from ulid import ULID
 
 from yunmo.core.errors import InvalidInput
 
-Prefix = Literal["proj", "ds", "run", "mdl", "ver", "ep", "key", "evt", "upl"]
+Prefix = Literal["proj", "ds", "run", "job", "mdl", "ver", "ep", "key", "evt", "upl"]
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?")
 _VERSIONED = re.compile(r"(?P<name>[^:@]+)(?::(?P<version>[1-9][0-9]{0,8})|@(?P<alias>[a-z0-9][a-z0-9_-]{0,62}))?")

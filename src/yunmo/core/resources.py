@@ -183,6 +183,42 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class NewJob:
+    """A request for the answers of an endpoint's live version to every row of a dataset's split.
+
+    ``dataset`` is ``NAME`` or ``NAME:V``. The answers become a version of the dataset ``name``, by default
+    ``NAME-answers``.
+    """
+
+    __pydantic_config__: ClassVar[Any] = _REFUSE_UNKNOWN
+    dataset: str
+    split: str = "train"
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """The prediction of a whole dataset."""
+
+    id: str
+    endpoint: str
+    model: str
+    version: int
+    dataset: str
+    split: str
+    status: RunStatus
+    rows: int
+    done: int
+    """Rows that are answered and kept, whatever happens."""
+    output: str | None
+    """The dataset version with the answers."""
+    problem: dict[str, Any] | None
+    attempt: int
+    created_at: float
+    updated_at: float
+
+
+@dataclass(frozen=True, slots=True)
 class NewKey:
     """A request for a key."""
 

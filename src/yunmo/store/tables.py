@@ -86,21 +86,45 @@ class DatasetRow(Owned, Table):
     fields: Mapped[list[Any]]
 
 
-class RunRow(Owned, Table):
+class WorkRow(Owned, Table):
+    """What the runner carries out, and how far it is: the columns that runs and jobs share."""
+
+    __abstract__ = True
+    name: Mapped[str] = mapped_column(_Name)
+    status: Mapped[str] = mapped_column(String(16), index=True)
+    problem: Mapped[dict[str, Any] | None]
+    attempt: Mapped[int]
+    cancel_requested: Mapped[bool]
+    updated_at: Mapped[float]
+
+
+class RunRow(WorkRow):
     """One execution of a recipe."""
 
     __tablename__ = "runs"
-    name: Mapped[str] = mapped_column(_Name)
-    status: Mapped[str] = mapped_column(String(16), index=True)
     dataset_id: Mapped[str] = mapped_column(_Id, ForeignKey("datasets.id"))
     target: Mapped[str | None] = mapped_column(String(128))
     recipe: Mapped[dict[str, Any]]
     resolved: Mapped[dict[str, Any] | None]
     summary: Mapped[dict[str, Any] | None]
-    problem: Mapped[dict[str, Any] | None]
-    attempt: Mapped[int]
-    cancel_requested: Mapped[bool]
-    updated_at: Mapped[float]
+
+
+class JobRow(WorkRow):
+    """One prediction of a whole dataset; its name is that of the dataset that the answers become.
+
+    It outlives its endpoint, which it knows by id and name.
+    """
+
+    __tablename__ = "jobs"
+    endpoint_id: Mapped[str] = mapped_column(_Id)
+    endpoint: Mapped[str] = mapped_column(_Name)
+    version_id: Mapped[str] = mapped_column(_Id, ForeignKey("versions.id"))
+    """What the endpoint's live version was when the job was accepted."""
+    dataset_id: Mapped[str] = mapped_column(_Id, ForeignKey("datasets.id"))
+    split: Mapped[str] = mapped_column(String(16))
+    rows: Mapped[int]
+    done: Mapped[int]
+    output_id: Mapped[str | None] = mapped_column(_Id, ForeignKey("datasets.id"))
 
 
 class ModelRow(Owned, Table):

@@ -156,6 +156,7 @@ def test_predict_a_table_in_batches(yunmo: Yunmo, service: State, tmp_path: Path
     assert (status, err) == (0, "")
     assert "450" in out
     sent = [json.loads(request[3]) for request in service.named("POST", "/api/v1/endpoints/pets/predict")]
+    sent.sort(key=lambda rows: int(rows[1]["age"]))  # some are on their way at a time
     assert [len(each) for each in sent] == [200, 200, 50]
     assert sent[0][:2] == [{"age": None, "city": "Ulm"}, {"age": "1", "city": "Ulm"}]
     with target.open(newline="") as file:
@@ -169,6 +170,42 @@ def test_predict_a_table_in_batches(yunmo: Yunmo, service: State, tmp_path: Path
     }
     assert len(answers) == 450
     assert sorted(path.name for path in tmp_path.iterdir()) == ["answers.csv", "rows.csv"]
+
+
+def test_broken_off_a_prediction_goes_on_and_with_another_model_begins_anew(
+    yunmo: Yunmo, service: State, tmp_path: Path
+) -> None:
+    source, target = tmp_path / "rows.jsonl", tmp_path / "answers.csv"
+    source.write_text("".join(f'{{"age": {n}, "city": "Ulm"}}\n' for n in range(2001)))
+    service.refuse_rows_with = '"age":1200,'
+    status, _, err = yunmo("predict", "pets", source, "-o", target)
+    assert (status, err) == (1, "error: rows.jsonl, row 1201, field age: too old\n")
+    assert not target.exists()
+    kept = json.loads((tmp_path / "answers.csv.part.json").read_text())["rows"]
+    assert kept == 1200
+    service.refuse_rows_with = None
+    service.requests.clear()
+    assert yunmo("predict", "pets", source, "-o", target)[0] == 0
+    sent = [json.loads(request[3]) for request in service.named("POST", "/api/v1/endpoints/pets/predict")]
+    assert sum(map(len, sent)) == 2001 - kept
+    with target.open(newline="") as file:
+        assert [row["age"] for row in csv.DictReader(file)] == [str(n) for n in range(2001)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["answers.csv", "rows.jsonl"]
+
+
+def test_jobs_are_started_followed_and_listed(yunmo: Yunmo, service: State) -> None:
+    status, out, _ = yunmo("jobs", "start", "pets", "rows:2", "--name", "told")
+    assert status == 0
+    assert "told:1" in out
+    [request] = service.named("POST", "/api/v1/endpoints/pets/jobs")
+    assert json.loads(request[3]) == {"dataset": "rows:2", "split": "train", "name": "told"}
+    _, out, _ = yunmo("jobs", "ls", "pets")
+    assert "rows:2" in out
+    _, out, _ = yunmo("jobs", "show", "pets", "job_1", "--json")
+    assert json.loads(out)["output"] == "told:1"
+    _, out, _ = yunmo("jobs", "cancel", "pets", "job_1")
+    assert "yunmo jobs resume pets job_1" in out
+    assert yunmo("jobs", "resume", "pets", "job_1", "--detach")[0] == 0
 
 
 def test_predict_a_table_to_stdout(yunmo: Yunmo, tmp_path: Path) -> None:
@@ -187,7 +224,7 @@ def test_predict_a_table_to_stdout(yunmo: Yunmo, tmp_path: Path) -> None:
         ("rows.csv", "age,city\n1,Ulm\n2\n", "row 3"),
         ("rows.json", "[1, 2]", "objects"),
         ("rows.json", "{", "not valid JSON"),
-        ("rows.txt", "x", "cannot be predicted"),
+        ("rows.txt", "x", "a header without rows"),
     ],
 )
 def test_a_file_that_cannot_be_predicted_is_named(

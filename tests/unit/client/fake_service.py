@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from yunmo.core.errors import Conflict, NotFound, Unauthenticated, YunmoError, problem
+from yunmo.core.errors import Conflict, InvalidInput, NotFound, Unauthenticated, YunmoError, problem
 from yunmo.core.events import (
     Decision,
     Envelope,
@@ -55,6 +55,8 @@ class State:
     until_cancelled: bool = False
     status: str = "succeeded"
     slow: float = 0.0
+    refuse_rows_with: str | None = None
+    """Text of a row (as JSON) at which a prediction is refused."""
 
     def named(self, method: str, path: str) -> list[tuple[str, str, dict[str, str], bytes]]:
         return [request for request in self.requests if request[:2] == (method, path)]
@@ -119,8 +121,15 @@ REPORT: dict[str, Any] = {
 }
 
 SCHEMA = {
+    "model": "pets",
+    "version": 1,
     "input": {"type": "object", "properties": {"age": {"type": ["number", "null"]}, "city": {"type": "string"}}},
-    "output": {"type": "object"},
+    "output": {
+        "type": "object",
+        "properties": {
+            "label": {"type": "object", "properties": {"value": {}, "probability": {}, "probabilities": {}}}
+        },
+    },
 }
 
 
@@ -226,6 +235,24 @@ class _Handler(BaseHTTPRequestHandler):
             "updated_at": 2.0,
         }
 
+    def _job(self, endpoint: str) -> dict[str, Any]:
+        return {
+            "id": "job_1",
+            "endpoint": endpoint,
+            "model": "pets",
+            "version": 1,
+            "dataset": "rows:2",
+            "split": "train",
+            "status": "succeeded",
+            "rows": 3,
+            "done": 3,
+            "output": "told:1",
+            "problem": None,
+            "attempt": 1,
+            "created_at": 1.0,
+            "updated_at": 2.0,
+        }
+
     def _endpoint(self, name: str) -> dict[str, Any]:
         model, _, number = self.state.deployed.partition(":")
         trial = self.state.trial
@@ -322,8 +349,15 @@ class _Handler(BaseHTTPRequestHandler):
                 return SCHEMA
             case ("POST", "endpoints", _, "predict"):
                 rows = data if isinstance(data, list) else [data]
+                if state.refuse_rows_with and state.refuse_rows_with in body.decode():
+                    place = body.decode().partition(state.refuse_rows_with)[0].count("{") - 1
+                    raise InvalidInput("too old", where=f"row {place}, field age")
                 answer = {"label": {"value": "cat", "probability": 0.9, "probabilities": {"cat": 0.9, "dog": 0.1}}}
                 return {"predictions": [answer for _ in rows]}
+            case ("GET", "endpoints", name, "jobs"):
+                return [self._job(name)]
+            case ("POST" | "GET", "endpoints", name, "jobs", *_):
+                return self._job(name)
             case ("GET", "keys"):
                 return [key]
             case ("POST", "keys"):

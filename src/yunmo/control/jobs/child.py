@@ -1,4 +1,4 @@
-"""The child process of a run: the only one that imports torch. ``python -m yunmo.control.jobs.child RUN_FOLDER``.
+"""The child process of a run or job. ``python -m yunmo.control.jobs.child FOLDER run|job``; of a run, it has torch.
 
 It reads commands from stdin and answers on stdout, one JSON document a line:
 
@@ -19,18 +19,27 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 import msgspec
 
+from yunmo.control.jobs import answering, steps
 from yunmo.control.jobs.extras import missing_extra
-from yunmo.control.jobs.steps import LOCK, ORDER, STEPS, Order, Run
+from yunmo.control.jobs.steps import LOCK, ORDER
 from yunmo.core.errors import Conflict, InternalError, TrainingFailed, YunmoError, problem
 from yunmo.core.events import AnyEvent, DataPrepared
 from yunmo.core.files import is_full, storage_full
 
 _LOCK_SECONDS = 30.0
+
+KINDS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+    "run": (steps.Order, steps.Run, steps.STEPS),
+    "job": (answering.Order, answering.Answering, answering.STEPS),
+}
+"""By kind: its order, what is made of that, and its steps."""
 
 _logger = logging.getLogger("yunmo.run")
 
@@ -45,11 +54,13 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: cancel.set())
     commands: queue.Queue[dict[str, Any]] = queue.Queue()
     threading.Thread(target=_read_commands, args=(commands, cancel), daemon=True).start()
-    order = msgspec.json.decode((folder / ORDER).read_bytes(), type=Order)
+    orders, make, known = KINDS[sys.argv[2]]
+    order = msgspec.json.decode((folder / ORDER).read_bytes(), type=orders)
     teller = _Teller(answers)
-    run = Run(folder, order, teller.event, cancel.is_set)
+    work = make(folder, order, teller.event, cancel.is_set)
     while True:
-        teller.say(_answer(run, commands.get()["step"]))
+        step = commands.get()["step"]
+        teller.say(_answer(partial(known[step], work), step))
 
 
 class _Teller:
@@ -72,11 +83,11 @@ class _Teller:
         self._file.flush()
 
 
-def _answer(run: Run, step: str) -> dict[str, Any]:
+def _answer(do: Callable[[], dict[str, Any]], step: str) -> dict[str, Any]:
     """Do a step; every error becomes a problem document, and what nobody expected stays in the log."""
     _logger.info("step %s", step)
     try:
-        return {"result": STEPS[step](run)}
+        return {"result": do()}
     except YunmoError as error:
         _logger.info("step %s: %s", step, error)
         return {"problem": problem(error)}

@@ -42,15 +42,16 @@ class ChildDied(Exception):
 
 
 class Child:
-    """One child process, for one run.
+    """One child process, for one run or job.
 
     Args:
-        folder: the run's, with its order in it.
+        folder: the run's or job's, with its order in it.
         log: file that gets what the child writes to stderr.
         cores: processor cores it may use.
+        kind: what it works on, as ``child.KINDS`` names it.
     """
 
-    def __init__(self, folder: Path, log: Path, cores: int) -> None:
+    def __init__(self, folder: Path, log: Path, cores: int, kind: str = "run") -> None:
         environment = {
             **os.environ,
             # Idle threads sleep: spinning ones slow down everything else on shared cores.
@@ -66,7 +67,7 @@ class Child:
         }
         with log.open("ab") as stderr:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "yunmo.control.jobs.child", str(folder)],
+                [sys.executable, "-m", "yunmo.control.jobs.child", str(folder), kind],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
@@ -87,7 +88,7 @@ class Child:
         """Have a step done and return its result.
 
         Args:
-            step: prepare, train, evaluate or pack.
+            step: one of its kind's.
             emit: gets the step's events as they come.
             cancelled: asked a few times a second; True stops the step.
 

@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict
 from yunmo.control.context import Context
 from yunmo.control.rest.access import Reader, Writer
 from yunmo.control.services.endpoints import Endpoints
-from yunmo.core.resources import Endpoint, NewDeployment
+from yunmo.control.services.jobs import Jobs
+from yunmo.core.resources import Endpoint, Job, NewDeployment, NewJob
 from yunmo.core.snapshot import Sticky
 
 
@@ -32,6 +33,7 @@ class EndpointSettings(BaseModel):
 def add_routes(app: FastAPI, prefix: str, context: Context) -> None:
     """Add the routes to an application."""
     endpoints = Endpoints(context)
+    _add_job_routes(app, f"{prefix}/endpoints/{{endpoint}}/jobs", Jobs(context))
 
     @app.get(f"{prefix}/endpoints", tags=["endpoints"])
     def list_endpoints(principal: Reader) -> list[Endpoint]:
@@ -65,3 +67,30 @@ def add_routes(app: FastAPI, prefix: str, context: Context) -> None:
     def delete_endpoint(endpoint: str, principal: Writer) -> None:
         """Take an endpoint away; the model stays."""
         endpoints.delete(principal.project_id, endpoint)
+
+
+def _add_job_routes(app: FastAPI, path: str, jobs: Jobs) -> None:
+    @app.post(path, status_code=202, tags=["endpoints"])
+    def create_job(endpoint: str, request: NewJob, principal: Writer) -> Job:
+        """Answer every row of a dataset; the answers become a dataset version. It needs the scope ``predict`` too."""
+        return jobs.create(principal, endpoint, request)
+
+    @app.get(path, tags=["endpoints"])
+    def list_jobs(endpoint: str, principal: Reader) -> list[Job]:
+        """List an endpoint's jobs, newest first."""
+        return jobs.list(principal.project_id, endpoint)
+
+    @app.get(f"{path}/{{job_id}}", tags=["endpoints"])
+    def show_job(endpoint: str, job_id: str, principal: Reader) -> Job:
+        """Show a job and how far it is."""
+        return jobs.get(principal.project_id, endpoint, job_id)
+
+    @app.post(f"{path}/{{job_id}}/cancel", status_code=202, tags=["endpoints"])
+    def cancel_job(endpoint: str, job_id: str, principal: Writer) -> Job:
+        """Stop a job; what is answered is kept, and it can be resumed."""
+        return jobs.cancel(principal.project_id, endpoint, job_id)
+
+    @app.post(f"{path}/{{job_id}}/resume", status_code=202, tags=["endpoints"])
+    def resume_job(endpoint: str, job_id: str, principal: Writer) -> Job:
+        """Let a failed or cancelled job go on after the last row that was kept."""
+        return jobs.resume(principal.project_id, endpoint, job_id)

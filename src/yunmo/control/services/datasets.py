@@ -42,6 +42,16 @@ class Datasets:
         await asyncio.to_thread(self._note_upload, project_id, stored.digest, stored.size)
         return Upload(digest=stored.digest, size=stored.size)
 
+    def keep(self, project_id: str, path: Path) -> Upload:
+        """Keep a file that is here already as if the project had uploaded it.
+
+        Raises:
+            StorageFull: no space left; nothing is kept.
+        """
+        stored = self._context.artefacts.put_file(path)
+        self._note_upload(project_id, stored.digest, stored.size)
+        return Upload(digest=stored.digest, size=stored.size)
+
     def create(self, project_id: str, request: NewDataset) -> Dataset:
         """Make a version of a dataset; if the newest or an older one has the very same files, that one is returned.
 

@@ -16,15 +16,14 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from yunmo.control.context import Context
-from yunmo.control.services import datasets
-from yunmo.core.errors import Conflict, NotFound, RecipeError
+from yunmo.control.services import datasets, work
+from yunmo.core.errors import NotFound, RecipeError
 from yunmo.core.events import RunCancelled, RunQueued
 from yunmo.core.ids import check_name, new_id
 from yunmo.core.recipe import recipe_data, recipe_from
 from yunmo.core.resources import NewRun, Run, RunStatus
 from yunmo.store.tables import DatasetRow, ModelRow, RunRow, VersionRow
 
-_RESUMABLE = ("failed", "cancelled")
 REPORT = "report.json"
 REPORT_PAGE = "report.html"
 LOG = "log.txt"
@@ -99,13 +98,7 @@ class Runs:
         """
         with self._context.database.write() as session:
             row = _find(session, project_id, run_id)
-            waiting = row.status == "queued"
-            if waiting:
-                row.status, row.updated_at = "cancelled", time.time()
-            elif row.status == "running":
-                row.cancel_requested = True
-            elif row.status != "cancelled":
-                raise Conflict(f"the run has {row.status} already", where=run_id)
+            waiting = work.cancel(row, f"run {run_id}")
             run = resource(session, row)
         if waiting:
             self._context.events.emit(project_id, run_id, RunCancelled())
@@ -123,14 +116,7 @@ class Runs:
         """
         with self._context.database.write() as session:
             row = _find(session, project_id, run_id)
-            if row.status == "succeeded":
-                raise Conflict("the run has succeeded: there is nothing to resume", where=run_id)
-            stopped = row.status in _RESUMABLE
-            if stopped:
-                row.status, row.problem = "queued", None
-                row.attempt += 1
-                row.updated_at = time.time()
-            row.cancel_requested = False
+            stopped = work.resume(row, f"run {run_id}")
             run = resource(session, row)
             if stopped:
                 self._context.events.emit(project_id, run_id, RunQueued(name=run.name))

@@ -1,0 +1,68 @@
+"""Answers as cells of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from yunmo.core.errors import ModelFailed
+from yunmo.data.fields.tensor import plain_tensor
+
+DIGITS = 6
+"""Decimals of a probability in a table."""
+
+
+def answer_names(categories: Mapping[str, Sequence[str] | None]) -> list[str]:
+    """Return the columns that outputs make: ``predicted_NAME``, and ``NAME_probability`` of a category.
+
+    Args:
+        categories: by output, the names of its categories, None where it is no category.
+    """
+    names = []
+    for output, known in categories.items():
+        names.append(f"predicted_{output}")
+        if known is not None:
+            names.append(f"{output}_probability")
+    return names
+
+
+def answer_columns(
+    categories: Mapping[str, Sequence[str] | None], answers: Mapping[str, Any], plain: frozenset[str]
+) -> list[list[Any]]:
+    """Return a graph's outputs as the columns of `answer_names`.
+
+    Args:
+        categories: as `answer_names` takes them.
+        answers: by output: probabilities [N, categories], numbers [N], or tensors of N rows.
+        plain: outputs that are tensors.
+
+    Raises:
+        ModelFailed: an answer is NaN or infinite.
+    """
+    columns: list[list[Any]] = []
+    for output, known in categories.items():
+        answer = answers[output]
+        if output in plain:
+            columns.append(list(plain_tensor(answer)))
+            continue
+        if not np.isfinite(answer).all():
+            raise ModelFailed(f"the model answered {output!r} with something that is no number")
+        if known is None:
+            columns.append(answer.tolist())
+            continue
+        best = answer.argmax(axis=1)
+        columns.append([known[place] for place in best.tolist()])
+        columns.append([round(share, DIGITS) for share in answer[np.arange(len(best)), best].tolist()])
+    return columns
+
+
+def answer_row(prediction: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return one prediction, as the native API has it, as cells by the names of `answer_names`."""
+    found: dict[str, Any] = {}
+    for output, answer in prediction.items():
+        found[f"predicted_{output}"] = answer["value"]
+        if "probability" in answer:
+            found[f"{output}_probability"] = round(answer["probability"], DIGITS)
+    return found
