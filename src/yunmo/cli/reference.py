@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
-from yunmo.core import encoders, fields, recipe
+from yunmo.core import encoders, fields, recipe, tokenizers
 
 _HEADER = """\
 # Recipe reference
@@ -41,6 +41,17 @@ _SECTIONS: tuple[tuple[str, str, tuple[type, ...]], ...] = (
             fields.DateField,
             fields.SequenceField,
             fields.VectorField,
+            fields.TextField,
+        ),
+    ),
+    (
+        "Tokenizers of texts",
+        "What a text is split into; its `type` says which of these it is.",
+        (
+            tokenizers.NgramTokenizer,
+            tokenizers.WordTokenizer,
+            tokenizers.CharacterTokenizer,
+            tokenizers.SubwordTokenizer,
         ),
     ),
     ("Parts of inputs", "", (fields.Outliers, fields.Augment)),
@@ -57,6 +68,7 @@ _SECTIONS: tuple[tuple[str, str, tuple[type, ...]], ...] = (
             encoders.OneHotEncoder,
             encoders.OrdinalEncoder,
             encoders.EmbeddingEncoder,
+            encoders.BagEncoder,
         ),
     ),
     (

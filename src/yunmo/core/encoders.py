@@ -117,6 +117,20 @@ class RnnEncoder(Spec, frozen=True, tag_field="type", tag="rnn"):
     dropout: Annotated[Probability, Meta(description="between layers and on the result, while training")] = 0.0
 
 
+class BagEncoder(Spec, frozen=True, tag_field="type", tag="bag"):
+    """The weighted mean of a learned vector of each n-gram of a text (fastText-like): the default for texts.
+
+    Vectors of words and of characters are averaged apart, so neither drowns the other. Joulin et al. 2016.
+    """
+
+    size: Annotated[Positive, Meta(description="length of a vector")] = 32
+    rarity: Annotated[
+        bool, Meta(description="n-grams of few training texts weigh more (inverse document frequency)")
+    ] = True
+    token_dropout: Annotated[Probability, Meta(description="share of n-grams left out while training")] = 0.0
+    dropout: Annotated[Probability, Meta(description="on the means, while training")] = 0.0
+
+
 class MlpEncoder(Spec, frozen=True, tag_field="type", tag="mlp"):
     """Fully connected layers over the flattened field."""
 
@@ -148,6 +162,7 @@ class EmbeddingEncoder(Spec, frozen=True, tag_field="type", tag="embedding"):
 
 ImageEncoder = ResnetEncoder | CnnEncoder | RnnEncoder | MlpEncoder | FlatEncoder
 SequenceEncoder = RnnEncoder | MlpEncoder | FlatEncoder
+TextEncoder = BagEncoder | RnnEncoder
 VectorEncoder = MlpEncoder | FlatEncoder
 ScalarEncoder = FlatEncoder | MlpEncoder
 CategoryEncoder = OneHotEncoder | OrdinalEncoder | EmbeddingEncoder
@@ -160,4 +175,5 @@ Encoder = (
     | OneHotEncoder
     | OrdinalEncoder
     | EmbeddingEncoder
+    | BagEncoder
 )

@@ -17,9 +17,11 @@ from yunmo.core.encoders import (
     Probability,
     ScalarEncoder,
     SequenceEncoder,
+    TextEncoder,
     VectorEncoder,
 )
 from yunmo.core.schema import Spec
+from yunmo.core.tokenizers import Tokenizer
 
 Scale = Literal["standard", "min_max", "none"]
 Name = Annotated[str, Meta(min_length=1, max_length=128)]
@@ -155,7 +157,36 @@ class VectorField(Spec, frozen=True, tag_field="type", tag="vector"):
     encoder: Annotated[VectorEncoder | None, Meta(description="null: flat")] = None
 
 
-InputField = ImageField | NumberField | CategoryField | DateField | SequenceField | VectorField
+class TextField(Spec, frozen=True, tag_field="type", tag="text"):
+    """A text in any language and script, as words, characters, pieces of words, or n-grams of them."""
+
+    name: Name
+    column: Annotated[str | None, Meta(description=_COLUMN)] = None
+    normalize: Annotated[
+        Literal["nfkc", "nfc", "none"],
+        Meta(description="Unicode form; nfkc: full-width letters and other variants become the usual ones, too"),
+    ] = "nfkc"
+    lowercase: Annotated[bool, Meta(description="upper and lower case are the same")] = True
+    tokenizer: Annotated[
+        Tokenizer | None, Meta(description="null: n-grams if the encoder is bag or open, else words")
+    ] = None
+    length: Annotated[
+        Annotated[int, Meta(ge=1, le=8192)] | None,
+        Meta(description="tokens kept; null: enough for 99 of 100 training texts, at most 1024 (256 in order)"),
+    ] = None
+    missing: Annotated[
+        Literal["empty", "drop"], Meta(description="a missing text counts as an empty one, or drop: leave the row out")
+    ] = "empty"
+    embedding: Annotated[
+        Positive, Meta(description="length of the learned vector of each token, for other encoders than bag")
+    ] = 128
+    dropout: Annotated[
+        Probability, Meta(description="share of tokens left out while training, for other encoders than bag")
+    ] = 0.0
+    encoder: Annotated[TextEncoder | None, Meta(description="null: bag")] = None
+
+
+InputField = ImageField | NumberField | CategoryField | DateField | SequenceField | VectorField | TextField
 """What a recipe may have as an input."""
 
 
@@ -256,5 +287,16 @@ class FieldStatistics(Spec, frozen=True):
     categories: tuple[str, ...] = ()
     category_counts: tuple[int, ...] = ()
     shape: tuple[int, ...] = ()
-    """Shape of one encoded value without the batch: (height, width, channels), (steps, channels), (parts,) or ()."""
+    """Shape of one encoded value without the batch: (height, width, channels), (steps, channels), (parts,), (tokens,)
+    or ()."""
     format: str | None = None
+    pieces: tuple[str, ...] = ()
+    """Text: the tokens in the order of their numbers, the first of which is 2 (0: padding, 1: unknown)."""
+    merges: tuple[str, ...] = ()
+    """Text in BPE pieces: the pairs that are joined, in order, as ``left right``."""
+    scores: tuple[float, ...] = ()
+    """Text in Unigram pieces: the logarithm of each one's probability."""
+    buckets: tuple[int, ...] = ()
+    """Text as n-grams: the hashes that are tokens, in the order of their numbers, the first of which is 1."""
+    bucket_counts: tuple[int, ...] = ()
+    """Training texts that have each."""

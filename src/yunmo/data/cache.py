@@ -16,9 +16,11 @@ from yunmo.core.errors import BodyTooLarge, Cancelled, DataError, InvalidInput
 from yunmo.data.array_file import ArrayWriter
 from yunmo.data.fields.base import EXAMPLES, Field, Issue, Values, Where
 from yunmo.data.fields.image import ImageField, PixelStatistics
+from yunmo.data.fields.text import TextField
 from yunmo.data.splits import Rows
 
 _CHUNK_BYTES = 4 * 2**20
+_TEXTS = 4096
 
 Check = Callable[[], None]
 """Raises `Cancelled` when someone asked to stop."""
@@ -59,6 +61,24 @@ def write_field(opened: Field, values: Values, rows: Rows, where: Where, files: 
             check()
             for name, batch in _encoded(opened, take(values, chunk), chunk, where).items():
                 writers[name].append(batch)
+
+
+def write_texts(opened: TextField, values: Values, rows: Rows, files: tuple[Path, Path], check: Check) -> None:
+    """Write rows of a text field as they are: the UTF-8 of all of them one after the other, and where each ends.
+
+    Raises:
+        StorageFull: no space left.
+    """
+    texts = [(opened.raw(values[row]) or "").encode() for row in rows]
+    ends = np.cumsum([0, *map(len, texts)])
+    with (
+        ArrayWriter(files[0], np.dtype(np.uint8), (), int(ends[-1])) as content,
+        ArrayWriter(files[1], np.dtype(np.int64), (), len(ends)) as places,
+    ):
+        places.append(ends)
+        for start in range(0, len(texts), _TEXTS):
+            check()
+            content.append(np.frombuffer(b"".join(texts[start : start + _TEXTS]), np.uint8))
 
 
 @dataclass

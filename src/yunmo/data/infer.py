@@ -22,12 +22,14 @@ from yunmo.core.fields import (
     NumberOutput,
     OutputField,
     SequenceField,
+    TextField,
     VectorField,
 )
 from yunmo.data.fields.base import EXAMPLES, Values, is_missing
 from yunmo.data.fields.category import category_text
 from yunmo.data.fields.date import detect_format
 from yunmo.data.fields.number import read_numbers
+from yunmo.data.fields.words import words
 from yunmo.data.sources.base import Source
 
 TARGET_NAMES = ("target", "y", "label", "class")
@@ -44,6 +46,12 @@ _CONSTANT = "left out: the same in every row"
 _DISTINCT_SHARE = 0.5
 _DISTINCT_COUNT = 20
 _STRAY_SHARE = 0.1
+_CODE = re.compile(r"[\w.+-]*@[\w.-]+|\w+://\S*|(?=\S*\d)[\w.:/#+-]+", re.ASCII)
+"""What a single thing is known by, and no language: an address, a link, a code with a digit in it."""
+_NAMED = re.compile(r"(^|[_\W])(name|email|mail|phone|tel|url|link|user|username|address)$", re.IGNORECASE)
+_TEXT_WORDS = 3
+"""Words, on average, from which different texts are language; Chinese characters are half a word each."""
+_TEXT_SAMPLE = 1000
 
 
 def infer_fields(
@@ -131,7 +139,7 @@ def infer_inputs(source: Source, exclude: Sequence[str]) -> tuple[tuple[InputFie
         raise DataError(
             f"no column that can be learned from{detail}",
             where=source.path.name,
-            remedy="Give columns of numbers, categories, dates or pictures, or name the inputs in a recipe",
+            remedy="Give columns of numbers, categories, dates, texts or pictures, or name the inputs in a recipe",
         )
     return tuple(fields), decisions
 
@@ -229,8 +237,27 @@ def _infer_cells(source: Source, name: str, values: Values) -> tuple[InputField 
             return DateField(name=name), f"dates such as {texts[0]}"
     _refuse_strays(source, name, values, wrong, len(present))
     if distinct > _DISTINCT_COUNT and distinct > _DISTINCT_SHARE * len(present):
-        return None, f"left out: an identifier or free text, {distinct} of {len(present)} texts are different"
+        return _infer_text(name, texts, f"{distinct} of {len(present)} texts are different")
     return CategoryField(name=name), f"{distinct} different texts"
+
+
+def _infer_text(name: str, texts: Sequence[str], reason: str) -> tuple[InputField | None, str]:
+    """Tell language from identifiers, which are different in nearly every row, too."""
+    some = texts[:: max(1, len(texts) // _TEXT_SAMPLE)]
+    codes = sum(_CODE.fullmatch(text) is not None for text in some) / len(some)
+    length = sum(_word_count(text) for text in some) / len(some)
+    reason = f"{reason}, of {length:.1f} words"
+    if codes > _DISTINCT_SHARE or length < _TEXT_WORDS or _IDENTIFIER.search(name) or _NAMED.search(name):
+        return None, f"left out: an identifier, {reason}; {_override(name, 'text')}"
+    return TextField(name=name), f"{reason}; {_override(name, 'category')}"
+
+
+def _override(name: str, kind: str) -> str:
+    return f"if not, write inputs: [{{name: {name}, type: {kind}}}]"
+
+
+def _word_count(text: str) -> float:
+    return sum(0.5 if word >= "\u0e00" else 1.0 for word in words(text) if word[0].isalnum())
 
 
 def _infer_number(name: str, numbers: NDArray[np.float64], *, first: bool) -> tuple[InputField | None, str]:

@@ -18,13 +18,14 @@ from yunmo.core.fields import FieldStatistics
 from yunmo.core.fields import ImageField as ImageSpec
 from yunmo.core.files import storage_errors, write_atomic
 from yunmo.core.recipe import Recipe, check_recipe, recipe_data
-from yunmo.data.cache import Check, PictureColumn, checker, take, write_field, write_pictures
+from yunmo.data.cache import Check, PictureColumn, checker, take, write_field, write_pictures, write_texts
 from yunmo.data.cleaning import Report, clean_rows, drop_duplicates, drop_outliers, note_overlap
-from yunmo.data.fields.base import Field
+from yunmo.data.fields.base import Field, Values
 from yunmo.data.fields.category import CategoryOutput
 from yunmo.data.fields.image import ImageField, PixelStatistics
 from yunmo.data.fields.number import NumberField, NumberOutput, read_numbers
 from yunmo.data.fields.registry import open_field, open_output
+from yunmo.data.fields.text import TextField
 from yunmo.data.infer import check_column, find_target, infer_inputs, infer_output
 from yunmo.data.limits import DEFAULT_LIMITS, Limits
 from yunmo.data.prepared import INDEX, SPLITS, Index, Prepared, load_prepared
@@ -111,6 +112,7 @@ class _Preparation:
         self.decisions: list[Decision] = []
         self.statistics: dict[str, FieldStatistics] = {}
         self.files: dict[str, dict[str, dict[str, str]]] = {"inputs": {}, "outputs": {}}
+        self.texts: dict[str, dict[str, tuple[str, ...]]] = {}
         self._columns: dict[tuple[str, str], Any] = {}
         self._number = 0
         if "train" not in splits or not set(splits) <= set(SPLITS):
@@ -161,6 +163,7 @@ class _Preparation:
             decisions=tuple(self.decisions),
             inputs=self.files["inputs"],
             outputs=self.files["outputs"],
+            texts=self.texts,
             examples=self._examples(rows["test"]),
         )
 
@@ -351,7 +354,16 @@ class _Preparation:
                 fitted.refuse_unknown(labels, lambda row, c=chosen, p=place: p(int(c[row])), "does not occur in train")  # type: ignore[misc] # bound now
             files = {tensor.name: self._new_file(part, split, tensor.name) for tensor in fitted.tensors()}
             write_field(fitted, values, chosen, self._where(split), files, self.check)
+            if isinstance(fitted, TextField):
+                self._write_texts(fitted, values, chosen, split)
         return fitted
+
+    def _write_texts(self, field: TextField, values: Values, rows: Rows, split: str) -> None:
+        """Keep texts as they are: the report shows them, and the linear model learns from its own n-grams."""
+        names = f"{split}-{self._number}.npy", f"{split}-{self._number + 1}.npy"
+        self._number += 2
+        write_texts(field, values, rows, (self.folder / names[0], self.folder / names[1]), self.check)
+        self.texts.setdefault(split, {})[field.name] = names
 
     def _new_file(self, part: str, split: str, tensor: str) -> Path:
         """Name the file of a tensor by number, since names of columns may hold anything."""

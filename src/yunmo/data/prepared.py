@@ -36,6 +36,30 @@ class Index(Spec, frozen=True):
     """Split to tensor to file."""
     outputs: dict[str, dict[str, str]]
     examples: list[dict[str, Any]]
+    texts: dict[str, dict[str, tuple[str, ...]]] = {}
+    """Split to text field to two files: the UTF-8 of all rows, and where each begins."""
+
+
+class Texts:
+    """The texts of a field as they came, read from the disk when they are asked for.
+
+    Args:
+        content: UTF-8 of all rows, one after the other.
+        ends: ``[rows + 1]``, where each begins and the last ends.
+    """
+
+    def __init__(self, content: NDArray[np.uint8], ends: NDArray[np.int64]) -> None:
+        self._content, self._ends = content, ends
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, rows: slice | NDArray[np.int64]) -> list[str]:
+        """Return the texts of some rows."""
+        return [
+            self._content[self._ends[row] : self._ends[row + 1]].tobytes().decode()
+            for row in np.arange(len(self))[rows].tolist()
+        ]
 
 
 @dataclass(frozen=True)
@@ -62,6 +86,13 @@ class Prepared:
     def outputs(self, split: str) -> dict[str, NDArray[Any]]:
         """Return the output tensors of a split."""
         return self._mapped(self.files.outputs[split])
+
+    def texts(self, split: str) -> dict[str, Texts]:
+        """Return the texts of a split as they came, by field."""
+        return {
+            name: Texts(*(np.load(self.folder / file, mmap_mode="r", allow_pickle=False) for file in files))
+            for name, files in self.files.texts.get(split, {}).items()
+        }
 
     def _mapped(self, files: dict[str, str]) -> dict[str, NDArray[Any]]:
         return {

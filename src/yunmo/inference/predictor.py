@@ -32,6 +32,7 @@ from yunmo.core.fields import (
     ModelInput,
     NumberField,
     TensorOutput,
+    TextField,
 )
 from yunmo.data.fields.base import Field
 from yunmo.data.fields.number import NumberBlock, join_numbers
@@ -57,7 +58,7 @@ _MEASURE_SECONDS = 0.25
 _TRIES = 5
 _ABOUT = 1.05
 
-_NULLABLE = (NumberField, CategoryField, DateField)
+_NULLABLE = (NumberField, CategoryField, DateField, TextField)
 _MANY_NAMES = 8
 _LEAST_JOINED = 2
 _LOOP = b'"\x04Loop'
@@ -276,12 +277,19 @@ class Predictor:
     def single_input(self, media_type: str) -> str | None:
         """Return the field that a raw request body of a media type fills alone, None if there is none.
 
-        A model with one picture as its only field takes ``image/*`` and ``application/octet-stream``.
+        A model with one picture as its only field takes ``image/*`` and ``application/octet-stream``, one with one text
+        ``text/plain`` in UTF-8.
         """
+        if len(self.inputs) != 1:
+            return None
         kind = media_type.partition(";")[0].strip().lower()
-        picture = len(self.inputs) == 1 and isinstance(self.inputs[0], ImageField)
-        takes = kind.startswith("image/") or kind == "application/octet-stream"
-        return self.inputs[0].name if picture and takes else None
+        match self.inputs[0]:
+            case ImageField(name=name) if kind.startswith("image/") or kind == "application/octet-stream":
+                return name
+            case TextField(name=name) if kind == "text/plain":
+                return name
+            case _:
+                return None
 
     def _encode(self, rows: Sequence[Mapping[str, Any]], first: int) -> Arrays:
         for index, row in enumerate(rows, first):

@@ -19,24 +19,28 @@ from yunmo.core.fields import (
     NumberField,
     NumberOutput,
     SequenceField,
+    TextField,
 )
 from yunmo.core.recipe import CombineSpec, Recipe
 from yunmo.models.combine import Combine
 from yunmo.models.encoders.registry import build_encoder
+from yunmo.models.encoders.tokens import TokenEmbedding, embedded
 from yunmo.models.initialize import initialize
 from yunmo.models.scaling import Scaling, center_and_spread
 
 _BYTE = 1 / 255
 """One step of a pixel in the unit of the statistics, 0 to 1."""
+_STEPS_OF_CHANNELS = 3
+"""Dimensions of a batch of sequences, and of embedded texts."""
 
 
 class Network(nn.Module):
     """All of a model that learns, and the scaling around it.
 
     Input tensors are those of ``Field.encode``: pictures uint8 ``[N, H, W, C]``, numbers float32 ``[N]``, categories
-    int64 ``[N]``, dates float32 ``[N, 6]``, vectors float32 ``[N, F]``, sequences float32 ``[N, T, C]`` with
-    ``NAME_length`` int64 ``[N]``. The numbers that are scaled together (`joined_numbers`) may also come side by side,
-    as `JOINED_NUMBERS`.
+    int64 ``[N]``, dates float32 ``[N, 6]``, vectors float32 ``[N, F]``, sequences float32 ``[N, T, C]`` and texts int32
+    ``[N, T]``, both with ``NAME_length`` int64 ``[N]``. Numbers that are scaled together (`joined_numbers`) may come
+    side by side too, as `JOINED_NUMBERS`.
 
     Args:
         recipe: resolved: inputs and outputs with their encoders.
@@ -207,9 +211,14 @@ class _Part(nn.Module):
             raise RecipeError("has no encoder yet", where=f"recipe, input {field.name}", remedy="Plan the recipe first")
         self.name = field.name
         self.picture = isinstance(field, ImageField)
-        self.sequence = isinstance(field, SequenceField)
-        self.scaling = None
-        if not isinstance(field, CategoryField):
+        self.sequence = isinstance(field, (SequenceField, TextField))
+        self.scaling: Scaling | None = None
+        self.embedding: TokenEmbedding | None = None
+        if isinstance(field, TextField):
+            if not isinstance(field.encoder, specs.BagEncoder):
+                self.embedding = TokenEmbedding(field, statistics)
+                statistics = embedded(field, statistics)
+        elif not isinstance(field, CategoryField):
             unit = _BYTE if isinstance(field, ImageField) else 1.0
             self.scaling = Scaling(field.scale, statistics, unit=unit)
         self.encoder = build_encoder(field.encoder, statistics)
@@ -235,7 +244,9 @@ class _Part(nn.Module):
         if self.picture:
             # A view: rows of channels stay side by side in memory, which is torch's channels_last.
             values = values.permute(0, 3, 1, 2)
-        if length is not None:
+        if self.embedding is not None and length is not None:
+            values = self.embedding(values, length)
+        if length is not None and values.ndim == _STEPS_OF_CHANNELS:
             real = torch.arange(values.shape[1], device=values.device) < length[:, None]
             values = values * real.unsqueeze(2)
         return values, length

@@ -23,6 +23,7 @@ from yunmo.core.fields import (
     NumberOutput,
     OutputField,
     SequenceField,
+    TextField,
 )
 from yunmo.core.recipe import Recipe
 from yunmo.training.report import LABELS, metric_names, title, with_interval
@@ -119,7 +120,9 @@ def _pipeline(inputs: Sequence[InputField], outputs: Sequence[OutputField]) -> s
     number = all(isinstance(output, NumberOutput) for output in outputs)
     if all(isinstance(field, ImageField) for field in inputs):
         return "image-classification" if category else None
-    if any(isinstance(field, (ImageField, SequenceField)) for field in inputs):
+    if all(isinstance(field, TextField) for field in inputs):
+        return "text-classification" if category else None
+    if any(isinstance(field, (ImageField, SequenceField, TextField)) for field in inputs):
         return None
     return "tabular-classification" if category else "tabular-regression" if number else None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import time
 import warnings
 from collections.abc import Mapping
@@ -11,12 +12,24 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import LinAlgWarning  # type: ignore[import-untyped]  # SciPy ships no types
+from scipy import sparse  # type: ignore[import-untyped]  # SciPy ships no types
+from scipy.linalg import LinAlgWarning  # type: ignore[import-untyped]  # as above
 from sklearn.exceptions import ConvergenceWarning  # type: ignore[import-untyped]  # nor does scikit-learn
+from sklearn.feature_extraction.text import TfidfVectorizer  # type: ignore[import-untyped]  # as above
 from sklearn.linear_model import LogisticRegression, Ridge  # type: ignore[import-untyped]  # as above
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # as above
 
-from yunmo.core.fields import CategoryField, CategoryOutput, FieldStatistics, ImageField, InputField, OutputField
+from yunmo.core.fields import (
+    CategoryField,
+    CategoryOutput,
+    FieldStatistics,
+    ImageField,
+    InputField,
+    OutputField,
+    TextField,
+)
+from yunmo.data.fields.text import READ
+from yunmo.data.fields.words import normalized, words
 from yunmo.training.data import TrainingData
 from yunmo.training.evaluate import Predict, Tensors, evaluate, predict_split
 from yunmo.training.metrics import Floats, log_losses
@@ -37,8 +50,21 @@ FOLDS = 3
 ITERATIONS = 25
 """Steps of the solver between two looks at the clock."""
 ROUNDS = 12
+TEXT_REGULARIZATION = (0.1, 1.0, 3.0, 10.0, 30.0)
+"""The same for texts, whose features are many and small."""
+TEXTS = 200_000
+"""Training texts from which words are taken."""
+MOST_WORDS = 200_000
+"""Words and pairs of words of a text, the most frequent."""
+WORDS = 12
+"""Words that the report shows for each class."""
+_BATCH = 1024
 
-Part = tuple[Floats, NDArray[Any], Floats, NDArray[Any]]
+Inputs = dict[str, Any]
+"""By tensor: an array; by text field: its texts."""
+Matrix = Any
+"""Features of rows: float32 ``(rows, columns)``, sparse (CSR) if there are texts."""
+Part = tuple[Matrix, NDArray[Any], Matrix, NDArray[Any]]
 """Features and truth to learn from, features and truth to choose by."""
 
 
@@ -56,7 +82,7 @@ def baselines(
     Returns:
         By output: ``simple`` (the majority class, or the mean) and ``linear`` (logistic or ridge regression), each with
         its ``name``, ``metrics`` (as `evaluate` gives them), ``seconds`` and ``notes``; the linear one also with
-        ``rows`` and ``features`` it learned from and its ``regularization``.
+        ``rows`` and ``features`` it learned from, its ``regularization``, and of texts the ``words`` that weigh most.
     """
     found: dict[str, dict[str, Any]] = {}
     for output in data.recipe.outputs or ():
@@ -79,26 +105,48 @@ def baselines(
             "simple": simple,
             "linear": {
                 "name": linear.name,
-                "metrics": measure(predict_split(linear.predict, data.inputs(split), batch=1024)),
+                "metrics": measure(linear.predict_all(_inputs(data, split))),
                 "seconds": time.monotonic() - began,
                 "rows": linear.rows,
                 "features": linear.features,
                 "regularization": linear.regularization,
                 "notes": linear.notes,
+                "words": linear.words(),
             },
         }
     return found
 
 
-def _classes(output: CategoryOutput, data: TrainingData) -> int:
-    return len(output.categories or data.statistics[output.name].categories)
+def _inputs(data: TrainingData, split: str) -> Inputs:
+    """Return the encoded inputs of a split, but texts as they came."""
+    inputs: Inputs = dict(data.inputs(split))
+    if any(isinstance(spec, TextField) for spec in data.recipe.inputs or ()):
+        inputs |= data.texts(split)
+    return inputs
+
+
+def _labels(output: CategoryOutput, data: TrainingData) -> tuple[str, ...]:
+    return output.categories or data.statistics[output.name].categories
+
+
+def _vectorizer(spec: TextField) -> TfidfVectorizer:
+    """Return the usual strong bag of words: pairs of words, too, and the logarithm of counts.
+
+    A Chinese character is a word.
+    """
+
+    def terms(text: str) -> list[str]:
+        found = words(normalized(text[:READ], spec.normalize, spec.lowercase))
+        return [*found, *(f"{first} {second}" for first, second in itertools.pairwise(found))]
+
+    return TfidfVectorizer(analyzer=terms, sublinear_tf=True, max_features=MOST_WORDS, dtype=np.float32)
 
 
 def _simple(output: OutputField, data: TrainingData) -> tuple[str, Predict]:
     """Answer every row alike: with the shares of the classes in training, or the mean."""
     truth = np.asarray(data.outputs("train")[output.name])
     if isinstance(output, CategoryOutput):
-        answer = np.bincount(truth, minlength=_classes(output, data)) / len(truth)
+        answer = np.bincount(truth, minlength=len(_labels(output, data))) / len(truth)
         name = "majority class"
     else:
         answer = truth.astype(np.float64).mean()
@@ -120,6 +168,8 @@ class _Block:
     """Of a category with very many values: the codes that get a column of their own."""
     mean: Any = 0.0
     deviation: Any = 1.0
+    vectorizer: Any = None
+    """Of a text: scikit-learn's TF-IDF of its words and pairs of words."""
 
     def flat(self, values: NDArray[Any]) -> Floats:
         """Return float32 ``(rows, columns)``, not yet scaled."""
@@ -134,8 +184,11 @@ class _Block:
         flat: Floats = values.reshape(len(values), -1)
         return flat
 
-    def columns(self, values: NDArray[Any]) -> Floats:
+    def columns(self, values: Any) -> Matrix:
         """Return float32 ``(rows, columns)``, scaled."""
+        if isinstance(self.spec, TextField):
+            return self.vectorizer.transform(values)
+        values = np.asarray(values)
         scaled: Floats = (self.flat(values) - self.mean) / self.deviation
         return scaled
 
@@ -174,13 +227,16 @@ class _Linear:
         self.notes: list[str] = []
         self.name = "logistic regression" if isinstance(output, CategoryOutput) else "ridge regression"
         self._blocks = [_Block(spec) for spec in data.recipe.inputs or ()]
-        self._classes = _classes(output, data) if isinstance(output, CategoryOutput) else 0
+        self._labels = _labels(output, data) if isinstance(output, CategoryOutput) else ()
+        self._classes = len(self._labels)
+        texts = any(isinstance(block.spec, TextField) for block in self._blocks)
+        self._strengths = TEXT_REGULARIZATION if texts else REGULARIZATION
         deadline = time.monotonic() + seconds
-        truth, inputs = np.asarray(data.outputs("train")[output.name]), data.inputs("train")
+        truth, inputs = np.asarray(data.outputs("train")[output.name]), _inputs(data, "train")
         rows = self._choose_rows(truth, inputs, data.statistics, seed)
         matrix = self._matrix({name: values[rows] for name, values in inputs.items()})
         self.rows, self.features = matrix.shape
-        held_truth, held = np.asarray(data.outputs("validation")[output.name]), data.inputs("validation")
+        held_truth, held = np.asarray(data.outputs("validation")[output.name]), _inputs(data, "validation")
         held_matrix = self._matrix({name: values[: len(rows)] for name, values in held.items()})
         truth, held_truth = truth[rows], held_truth[: len(rows)]
         self._center, self._unit = 0.0, 1.0
@@ -198,15 +254,20 @@ class _Linear:
             self.notes.append("the solver had not fully converged")
 
     def _choose_rows(
-        self, truth: NDArray[Any], inputs: Tensors, statistics: Mapping[str, FieldStatistics], seed: int
+        self, truth: NDArray[Any], inputs: Inputs, statistics: Mapping[str, FieldStatistics], seed: int
     ) -> NDArray[np.int64]:
         """Fit the blocks on some rows, then draw as many rows as memory and time allow, some of every class."""
         order = np.random.default_rng(seed).permutation(len(truth))
         some = np.sort(order[:2000])
         for block in self._blocks:
-            block.fit(np.asarray(inputs[block.spec.name][some]), statistics[block.spec.name])
-        features = self._matrix({name: values[:1] for name, values in inputs.items()}).shape[1]
-        most = max(200, NUMBERS // max(1, features))
+            values = inputs[block.spec.name]
+            if isinstance(block.spec, TextField):
+                block.vectorizer = _vectorizer(block.spec).fit(values[np.sort(order[:TEXTS])])
+            else:
+                block.fit(np.asarray(values[some]), statistics[block.spec.name])
+        # Of a sparse matrix, the size is the numbers that are not 0.
+        sample = self._matrix({name: values[some] for name, values in inputs.items()})
+        most = max(200, NUMBERS * len(some) // max(1, sample.size))
         if len(truth) <= most:
             return np.arange(len(truth))
         self.notes.append(f"learned from {most:,} of {len(truth):,} training rows, drawn at random")
@@ -215,8 +276,35 @@ class _Linear:
             order = np.concatenate((order[first], np.delete(order, first)))
         return np.sort(order[:most])
 
-    def _matrix(self, inputs: Tensors) -> Floats:
-        return np.concatenate([block.columns(np.asarray(inputs[block.spec.name])) for block in self._blocks], axis=1)
+    def _matrix(self, inputs: Inputs) -> Matrix:
+        columns = [block.columns(inputs[block.spec.name]) for block in self._blocks]
+        if any(isinstance(block.spec, TextField) for block in self._blocks):
+            return sparse.hstack([sparse.csr_matrix(each) for each in columns], format="csr", dtype=np.float32)
+        return np.concatenate(columns, axis=1)
+
+    def words(self) -> dict[str, list[dict[str, Any]]]:
+        """Return the words and pairs of words that weigh most for each class, or for more and for less of a number."""
+        place, found = 0, []
+        for block in self._blocks:
+            if isinstance(block.spec, TextField):
+                names = block.vectorizer.get_feature_names_out()
+                found.append((names, slice(place, place + len(names))))
+                place += len(names)
+            else:
+                place += len(block.mean) if np.ndim(block.mean) else max(1, len(block.kept))
+        if not found:
+            return {}
+        names = np.concatenate([each for each, _ in found])
+        weights = np.atleast_2d(self._model.coef_)
+        weights = np.concatenate([weights[:, columns] for _, columns in found], axis=1)
+        if len(weights) == 1:
+            weights = np.concatenate((-weights, weights))
+        labels = self._labels if self._classes else ("less", "more")
+        kinds = [labels[place] for place in self._model.classes_] if self._classes else labels
+        return {
+            kind: [{"word": str(names[index]), "weight": float(row[index])} for index in np.argsort(-row)[:WORDS]]
+            for kind, row in zip(kinds, weights, strict=True)
+        }
 
     def _choose(self, parts: list[Part], deadline: float) -> tuple[float, Any]:
         """Fit from strong to weak regularization, each from the last one's weights, until held-out rows get worse.
@@ -225,8 +313,8 @@ class _Linear:
             The strength with the lowest loss over all held-out rows, and the model of the first part that it gave.
         """
         models: list[Any] = [None] * len(parts)
-        best, worse, chosen = np.inf, 0, (REGULARIZATION[0], None)
-        for strength in REGULARIZATION:
+        best, worse, chosen = np.inf, 0, (self._strengths[0], None)
+        for strength in self._strengths:
             models = [
                 self._fit(matrix, truth, strength, model, deadline)[0]
                 for model, (matrix, truth, _, _) in zip(models, parts, strict=True)
@@ -246,7 +334,7 @@ class _Linear:
                 break
         return chosen
 
-    def _losses(self, model: Any, matrix: Floats, truth: NDArray[Any]) -> Floats:
+    def _losses(self, model: Any, matrix: Matrix, truth: NDArray[Any]) -> Floats:
         """Return the log loss, or the squared error on the scaled target, of each row."""
         if self._classes:
             return log_losses(truth, self._probabilities(model, matrix))
@@ -254,7 +342,7 @@ class _Linear:
         return errors
 
     def _fit(
-        self, matrix: Floats, truth: NDArray[Any], strength: float, model: Any, deadline: float
+        self, matrix: Matrix, truth: NDArray[Any], strength: float, model: Any, deadline: float
     ) -> tuple[Any, bool]:
         """Fit, from the weights of a model if one is given, and say whether the solver converged."""
         if self._classes:
@@ -263,12 +351,21 @@ class _Linear:
             warnings.simplefilter("ignore", LinAlgWarning)
             return Ridge(alpha=1 / strength).fit(matrix, truth), True
 
-    def _probabilities(self, model: Any, matrix: Floats) -> Floats:
-        answers = np.zeros((len(matrix), self._classes))
+    def _probabilities(self, model: Any, matrix: Matrix) -> Floats:
+        answers = np.zeros((matrix.shape[0], self._classes))
         answers[:, model.classes_] = model.predict_proba(matrix)
         return answers
 
-    def predict(self, inputs: Tensors) -> Tensors:
+    def predict_all(self, inputs: Inputs) -> Tensors:
+        """Answer all rows, as `predict_split` does."""
+        rows = len(next(iter(inputs.values())))
+        parts = [
+            self.predict({name: values[start : start + _BATCH] for name, values in inputs.items()})
+            for start in range(0, rows, _BATCH)
+        ]
+        return {self.output.name: np.concatenate([part[self.output.name] for part in parts])}
+
+    def predict(self, inputs: Inputs) -> Tensors:
         """Answer as the network would: probabilities, or numbers in the unit of the target."""
         matrix = self._matrix(inputs)
         if self._classes:
@@ -276,7 +373,7 @@ class _Linear:
         return {self.output.name: np.asarray(self._model.predict(matrix), np.float64) * self._unit + self._center}
 
 
-def _folds(matrix: Floats, truth: NDArray[Any], seed: int) -> list[Part]:
+def _folds(matrix: Matrix, truth: NDArray[Any], seed: int) -> list[Part]:
     """Split for cross-validation; folds whose training rows would be of one kind only are left out."""
     place = np.random.default_rng(seed).permutation(len(truth)) % FOLDS
     return [
@@ -286,7 +383,7 @@ def _folds(matrix: Floats, truth: NDArray[Any], seed: int) -> list[Part]:
     ]
 
 
-def _logistic(matrix: Floats, truth: NDArray[Any], strength: float, model: Any, deadline: float) -> tuple[Any, bool]:
+def _logistic(matrix: Matrix, truth: NDArray[Any], strength: float, model: Any, deadline: float) -> tuple[Any, bool]:
     """Fit by L-BFGS, a few steps at a time; say whether it converged."""
     model = model or LogisticRegression(warm_start=True, max_iter=ITERATIONS)
     model.set_params(C=strength)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from yunmo.core.encoders import CnnEncoder, ResnetEncoder, RnnEncoder
+from yunmo.core.encoders import BagEncoder, CnnEncoder, ResnetEncoder, RnnEncoder
 from yunmo.core.events import Decision
 from yunmo.core.fields import ImageField, InputField
 from yunmo.core.recipe import Recipe
@@ -63,4 +63,6 @@ def _useful_epochs(recipe: Recipe) -> int:
     kinds = [type(field.encoder) for field in inputs]
     if ResnetEncoder in kinds or CnnEncoder in kinds:
         return 25 if is_small(inputs) else 60
+    if set(kinds) == {BagEncoder}:
+        return 10
     return 40 if RnnEncoder in kinds else 30

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
@@ -10,6 +11,14 @@ import numpy.typing as npt
 from yunmo.core.events import Decision
 from yunmo.core.fields import FieldStatistics
 from yunmo.core.recipe import Recipe
+
+
+class Texts(Protocol):
+    """The texts of one field."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice | npt.NDArray[np.int64]) -> list[str]: ...
 
 
 class TrainingData(Protocol):
@@ -33,6 +42,9 @@ class TrainingData(Protocol):
 
     def inputs(self, split: str) -> dict[str, npt.NDArray[np.generic]]:
         """Encoded inputs, memory-mapped."""
+
+    def texts(self, split: str) -> Mapping[str, Texts]:
+        """Texts as they came, by field."""
 
     def outputs(self, split: str) -> dict[str, npt.NDArray[np.generic]]:
         """Encoded outputs, memory-mapped."""

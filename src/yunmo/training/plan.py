@@ -23,6 +23,7 @@ from yunmo.core.fields import (
     InputField,
     OutputField,
     SequenceField,
+    TextField,
 )
 from yunmo.core.recipe import CombineSpec, Recipe, ScheduleSpec, TrainSpec
 from yunmo.training.budget import DEFAULT_BUDGET, is_small
@@ -35,7 +36,7 @@ _FEW_ROWS = 500
 """Validation rows below which the best epoch is chosen by luck."""
 _LARGE_SIDE, _LAST_MAP = 64, 8
 """Pixels from which the stem halves pictures, and pixels up to which the last map is small enough."""
-_LEARNING = (specs.ResnetEncoder, specs.CnnEncoder, specs.RnnEncoder, specs.MlpEncoder)
+_LEARNING = (specs.ResnetEncoder, specs.CnnEncoder, specs.RnnEncoder, specs.MlpEncoder, specs.BagEncoder)
 
 
 def plan(data: TrainingData, *, cores: int) -> tuple[Recipe, list[Decision]]:
@@ -100,6 +101,9 @@ _PICTURES = _Defaults(
 _OWN_RESNET = _Defaults("muon", 0.15, 0.02, 128, _ONE_CYCLE, 0.1, "steady for any residual network")
 _OWN_CNN = _Defaults("adamw", 1e-3, 0.01, 64, _ONE_CYCLE, 0.1, "steady for any convolutional network")
 _SEQUENCES = _Defaults("adamw", 2e-3, 0.05, 128, _COSINE, 0.1, "steady for recurrent networks")
+_TEXTS = _Defaults(
+    "adamw", 5e-3, 3.0, 64, _ONE_CYCLE, 0.0, "best for bags of n-grams, which a strong decay keeps small"
+)
 _TABLES = _Defaults("adamw", 3e-3, 0.2, 64, _COSINE, 0.1, "best on tables in cross-validation")
 
 
@@ -143,6 +147,8 @@ class _Planner:
                 cell="gru", hidden=128, layers=2, bidirectional=True, project=128, pool="mean_max", dropout=0.2
             )
             return encoder, "reads sequences of any length in both directions"
+        if isinstance(field, TextField):
+            return specs.BagEncoder(), "means of n-gram vectors: as good as larger networks on small data, in seconds"
         if isinstance(field, CategoryField):
             count = len(self.statistics[field.name].categories)
             if count <= _ONE_HOT_LIMIT:
@@ -205,6 +211,8 @@ class _Planner:
             return _PICTURES if all(map(_bears_high_rates, self.inputs)) else _OWN_RESNET
         if specs.CnnEncoder in kinds:
             return _OWN_CNN
+        if set(kinds) == {specs.BagEncoder}:
+            return _TEXTS
         return _SEQUENCES if specs.RnnEncoder in kinds else _TABLES
 
     def train(self) -> TrainSpec:

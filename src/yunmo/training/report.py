@@ -14,6 +14,7 @@ import msgspec
 from yunmo.core.events import Decision, EpochFinished
 from yunmo.core.fields import CategoryOutput, FieldStatistics
 from yunmo.core.recipe import METRICS, Recipe, dump_recipe, recipe_data
+from yunmo.training.data import Texts
 
 FORMAT = 1
 """Version of the report's shape."""
@@ -40,6 +41,9 @@ SHARES = frozenset(
     {"accuracy", "precision", "recall", "f1", "precision_micro", "recall_micro", "f1_micro", "calibration_error"}
 )
 """Metrics that are shown in percent."""
+
+SHOWN = 300
+"""Characters of a text that the report shows."""
 
 _VERSIONS = ("yunmo", "torch", "numpy", "scikit-learn", "onnxruntime")
 
@@ -108,6 +112,19 @@ def make_report(
     }
     plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(report))  # specs become dicts, NaN becomes null
     return plain
+
+
+def add_texts(evaluation: Mapping[str, dict[str, Any]], texts: Mapping[str, Texts]) -> None:
+    """Put the texts of the worst mistakes beside them.
+
+    Args:
+        evaluation: as `evaluate` gives it; the entries of each ``worst`` get ``text``, by field.
+        texts: of the same rows, by field.
+    """
+    for values in evaluation.values() if texts else ():
+        for entry in values["worst"]:
+            row = entry["row"]
+            entry["text"] = {name: column[row : row + 1][0][:SHOWN] for name, column in texts.items()}
 
 
 def verdict(network: Mapping[str, Any], against: Mapping[str, Any]) -> dict[str, Any]:

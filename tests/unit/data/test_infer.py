@@ -89,9 +89,41 @@ def test_a_column_of_texts_with_many_numbers_is_a_category(write_csv: Write) -> 
 
 
 def test_nothing_to_learn_from_says_what_was_left_out(write_csv: Write) -> None:
-    rows = "\n".join(f"some text {index},{index % 2}" for index in range(60))
-    with pytest.raises(DataError, match=r"text \(left out: an identifier or free text"):
-        infer_fields(open_source(write_csv(f"text,t\n{rows}\n")), "t")
+    rows = "\n".join(f"user {index},{index % 2}" for index in range(60))
+    with pytest.raises(DataError, match=r"who \(left out: an identifier, 60 of 60 texts are different"):
+        infer_fields(open_source(write_csv(f"who,t\n{rows}\n")), "t")
+
+
+@pytest.mark.parametrize(
+    ("name", "cell", "kind"),
+    [
+        ("review", "it was {}th of the best films", "text"),
+        ("title", "第{}届电影节今日开幕", "text"),
+        ("text", "لقد كان الفيلم {} جميلا", "text"),
+        ("comment_id", "it was {}th of the best films", None),
+        ("customer_name", "Dr. Anna Maria {} Smith Jones", None),
+        ("code", "AB-{}-C", None),
+        ("page", "https://example.org/a/b/c/d/{}", None),
+        ("contact", "some.body.{}@example.org", None),
+        ("key", "3f2a{}b-11ee-be56-0242ac120002", None),
+        ("who", "user {}", None),
+        ("when", "2024-01-{:02}", "date"),
+    ],
+)
+def test_language_is_told_from_identifiers(write_csv: Write, name: str, cell: str, kind: str | None) -> None:
+    cells = [cell.format(index % 28 + 1 if kind == "date" else index) for index in range(60)]
+    rows = "\n".join(f'"{text}",{index * 7 % 23},{index % 2}' for index, text in enumerate(cells))
+    inputs, _, decisions = infer_fields(open_source(write_csv(f"{name},good,t\n{rows}\n")), "t")
+    assert {field.name: field.__struct_config__.tag for field in inputs}.get(name) == kind
+    reason = next(decision.reason for decision in decisions if decision.key == f"inputs.{name}")
+    if kind != "date":
+        other = "category" if kind else "text"
+        assert f"inputs: [{{name: {name}, type: {other}}}]" in reason
+
+
+def test_sentences_that_come_again_are_categories(write_csv: Write) -> None:
+    rows = "\n".join(f"the answer number {index % 10} of all,{index % 2}" for index in range(60))
+    assert _types(write_csv(f"x,t\n{rows}\n"), "t")["x"] == "category"
 
 
 def test_arrays_are_told_by_rank_and_values(tmp_path: Path) -> None:

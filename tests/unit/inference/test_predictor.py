@@ -18,6 +18,7 @@ from tests.fixtures.bundles import CATEGORIES, Kind, make_bundle, png, table_row
 from yunmo.bundle.files import GOLDEN, GRAPH, MANIFEST, STATISTICS, file_digest
 from yunmo.bundle.sign import sign
 from yunmo.core.errors import BodyTooLarge, BundleError, IntegrityError, InvalidInput, ModelFailed
+from yunmo.core.fields import ImageField, InputField, TextField
 from yunmo.inference.predictor import CHUNK, Predictor
 
 Open = Callable[[Kind], Predictor]
@@ -45,6 +46,29 @@ def test_a_table_row_gets_its_predictions(opened: Open) -> None:
         assert isinstance(price["value"], float)
     assert predictions[0] != predictions[1]
     msgspec.json.encode(predictions)  # plain data
+
+
+@pytest.mark.parametrize(
+    ("fields", "media", "found"),
+    [
+        ((TextField(name="x"),), "text/plain", "x"),
+        ((TextField(name="x"),), "text/plain; charset=utf-8", "x"),
+        ((TextField(name="x"),), "image/png", None),
+        ((ImageField(name="x"),), "image/png", "x"),
+        ((ImageField(name="x"),), "text/plain", None),
+        ((TextField(name="x"), TextField(name="y")), "text/plain", None),
+    ],
+)
+def test_one_text_or_picture_may_come_as_the_whole_body(
+    opened: Open,
+    monkeypatch: pytest.MonkeyPatch,
+    fields: tuple[InputField, ...],
+    media: str,
+    found: str | None,
+) -> None:
+    predictor = opened("table")
+    monkeypatch.setattr(predictor, "manifest", msgspec.structs.replace(predictor.manifest, inputs=fields))
+    assert predictor.single_input(media) == found
 
 
 def test_a_picture_is_the_same_as_bytes_base64_and_pixels(opened: Open) -> None:

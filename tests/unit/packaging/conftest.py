@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from yunmo.core.encoders import (
+    BagEncoder,
     CnnEncoder,
     ConvLayer,
     EmbeddingEncoder,
@@ -34,9 +35,11 @@ from yunmo.core.fields import (
     NumberOutput,
     OutputField,
     SequenceField,
+    TextField,
     VectorField,
 )
 from yunmo.core.recipe import CombineSpec, DataSpec, Recipe
+from yunmo.core.tokenizers import NgramTokenizer, SubwordTokenizer
 from yunmo.data.fields.registry import open_field, open_output
 from yunmo.models.network import Network
 from yunmo.training.evaluate import evaluate
@@ -71,6 +74,7 @@ def columns() -> dict[str, list[Any]]:
         "born": ["2001-02-03", "1999-12-31", None, "1985-06-07", "2010-01-01", "1970-01-01"],
         "steps": [rng.normal(size=(length, 2)).round(3).tolist() for length in (5, 3, 1, 5, 4, 2)],
         "vector": rng.normal(size=(ROWS, 4)).round(3).tolist(),
+        "words": ["A cat, of course.", "the dog", "", "一只狗", "cat cat", "🐟 fish 鱼"],
         "label": ["cat", "dog", "fish", "dog", "cat", "fish"],
         "price": [10.0, 2000.0, 350.5, 12.0, 77.0, 1500.0],
     }
@@ -130,6 +134,12 @@ def steps(encoder: Any) -> SequenceField:
     return SequenceField(name="steps", length=5, encoder=encoder)
 
 
+def text(encoder: Any) -> TextField:
+    bag = isinstance(encoder, BagEncoder)
+    tokenizer = NgramTokenizer(seen=1) if bag else SubwordTokenizer(vocabulary=40)
+    return TextField(name="words", tokenizer=tokenizer, embedding=6, encoder=encoder)
+
+
 def table() -> tuple[InputField, ...]:
     return (
         NumberField(name="age (years)", encoder=FlatEncoder()),
@@ -160,5 +170,7 @@ NETWORKS: dict[str, tuple[tuple[InputField, ...], tuple[OutputField, ...]]] = {
     "rnn": ((steps(RnnEncoder(cell="rnn", hidden=4)),), BOTH[:1]),
     "lstm": ((steps(RnnEncoder(cell="lstm", hidden=4, bidirectional=True, pool="mean")),), BOTH[:1]),
     "gru": ((steps(RnnEncoder(cell="gru", hidden=4, pool="max")), *table()[:1]), BOTH),
+    "bag of n-grams": ((text(BagEncoder(size=4)),), BOTH[:1]),
+    "words in order": ((text(RnnEncoder(hidden=4, bidirectional=True, pool="mean_max")), *table()[:1]), BOTH),
     "fixed length": ((steps(MlpEncoder(hidden=(4,))),), BOTH[:1]),
 }

@@ -186,3 +186,56 @@ def test_the_same_seed_gives_the_same_figures():
     data = Arrays([NumberField(name="x")], NumberOutput(name="y"), {"x": x}, x + numbers(seed=1))
     first, second = (baselines(data, seed=3)["y"]["linear"]["metrics"] for _ in range(2))
     assert first == second
+
+
+def texts_csv(path, rows=400):
+    random = np.random.default_rng(0)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "age", "label"])
+        for index in range(rows):
+            good = index % 2
+            word = random.choice(["lovely", "brilliant"] if good else ["dull", "awful"])
+            name = "".join(random.choice(list("bcdfgaeiou"), 5))
+            writer.writerow([f"the {word} film of {name} and {index}", index * 7 % 31, "good" if good else "bad"])
+    return path
+
+
+def test_texts_have_a_linear_model_of_their_words(tmp_path):
+    path = texts_csv(tmp_path / "reviews.csv")
+    data = prepare(Recipe(data=DataSpec(train="reviews.csv")), {"train": path}, tmp_path / "prepared", target="label")
+    found = baselines(data)["label"]["linear"]
+    json.dumps(found, allow_nan=False)
+    assert found["metrics"]["accuracy"] == 1
+    assert found["rows"] == data.rows["train"]
+    assert list(found["words"]) == ["bad", "good"]
+    assert {entry["word"] for entry in found["words"]["bad"][:2]} <= {
+        "dull",
+        "awful",
+        "the dull",
+        "the awful",
+        "dull film",
+        "awful film",
+    }
+    weights = [entry["weight"] for entry in found["words"]["good"]]
+    assert weights == sorted(weights, reverse=True)
+
+
+def test_texts_beside_a_number_explain_a_number(tmp_path):
+    path = texts_csv(tmp_path / "reviews.csv")
+    data = prepare(Recipe(data=DataSpec(train="reviews.csv")), {"train": path}, tmp_path / "prepared", target="age")
+    found = baselines(data)["age"]["linear"]
+    assert found["metrics"]["type"] == "number"
+    assert list(found["words"]) == ["less", "more"]
+
+
+def test_texts_of_prepared_data_are_as_they_came(tmp_path):
+    path = tmp_path / "a.csv"
+    cells = [f"Ünï 猫 {index}, of  the CITY" for index in range(60)]
+    path.write_text("text,label\n" + "".join(f'"{cell}",{"ab"[index % 2]}\n' for index, cell in enumerate(cells)))
+    data = prepare(Recipe(data=DataSpec(train="a.csv")), {"train": path}, tmp_path / "prepared", target="label")
+    kept = {split: data.texts(split)["text"] for split in ("train", "validation", "test")}
+    assert [len(texts) for texts in kept.values()] == [data.rows[split] for split in kept]
+    assert sorted(text for texts in kept.values() for text in texts[:]) == sorted(cells)
+    assert kept["test"][np.array([1, 0])] == kept["test"][:2][::-1]
+    assert [row["text"] for row in data.examples[:1]] == kept["test"][:1]

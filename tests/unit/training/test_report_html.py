@@ -117,3 +117,15 @@ def test_the_size_is_bounded():
 )
 def test_duration(seconds, text):
     assert duration(seconds) == text
+
+
+def test_texts_of_mistakes_and_words_are_shown_and_escaped():
+    report = report_of({"label": classified("ab")})
+    for entry in report["test"]["label"]["worst"]:
+        entry["text"] = {"review": "<script>a dull film</script>"}
+    report["baselines"]["label"]["linear"]["words"] = {"a": [{"word": "<b>dull", "weight": 1.25}]}
+    page = Page(render_html(report))
+    assert page.open == []
+    assert "<script>a dull film</script>" in page.text
+    assert "<b>dull" in page.text
+    assert "Words that weigh most" in page.text

@@ -97,7 +97,7 @@ class Run:
         """Measure the kept network and the baselines on the test split, and write the report; return its summary."""
         from yunmo.training.baselines import baselines
         from yunmo.training.evaluate import evaluate
-        from yunmo.training.report import make_report, summary
+        from yunmo.training.report import add_texts, make_report, summary
         from yunmo.training.report_html import render_html
 
         prepared, trained = self._prepared(), self._trained()
@@ -108,6 +108,7 @@ class Run:
             split: evaluate(recipe.outputs or (), prepared.statistics, prepared.outputs(split), answers)
             for split, answers in predicted.items()
         }
+        add_texts(measured["test"], prepared.texts("test"))
         evaluated = time.monotonic()
         against = baselines(prepared)
         report = make_report(

@@ -12,6 +12,7 @@ from yunmo.data.fields.number import NumberField, NumberOutput
 from yunmo.data.fields.pixels import MAX_PIXELS
 from yunmo.data.fields.sequence import SequenceField
 from yunmo.data.fields.tensor import TensorField, TensorOutput
+from yunmo.data.fields.text import TextField
 from yunmo.data.fields.vector import VectorField
 
 INPUTS: dict[type[ModelInput], type[Field]] = {
@@ -21,6 +22,7 @@ INPUTS: dict[type[ModelInput], type[Field]] = {
     specs.DateField: DateField,
     specs.SequenceField: SequenceField,
     specs.VectorField: VectorField,
+    specs.TextField: TextField,
     specs.TensorField: TensorField,
 }
 OUTPUTS: dict[type[ModelOutput], type[Field]] = {

@@ -29,8 +29,8 @@ class Encoder(nn.Module, ABC):
 
         Args:
             values: float32 pictures ``[N, C, H, W]``, sequences ``[N, T, C]``, vectors, dates and numbers ``[N, F]``;
-                int64 categories ``[N]``.
-            length: int64 ``[N]``, real steps of each sequence; steps beyond are padding.
+                int64 categories ``[N]``; token numbers of texts int32 ``[N, T]`` for `bag`, embedded ones as sequences.
+            length: int64 ``[N]``, real steps of each sequence or text; steps beyond are padding.
 
         Returns:
             ``[N, features]``

@@ -7,6 +7,7 @@ from typing import Any
 
 from yunmo.core import encoders as specs
 from yunmo.core.fields import FieldStatistics
+from yunmo.models.encoders.bag import BagEncoder
 from yunmo.models.encoders.base import Encoder
 from yunmo.models.encoders.category import EmbeddingEncoder, OneHotEncoder, OrdinalEncoder
 from yunmo.models.encoders.cnn import CnnEncoder
@@ -24,6 +25,7 @@ ENCODERS: dict[type[specs.Encoder], Callable[[Any, FieldStatistics], Encoder]] =
     specs.OneHotEncoder: OneHotEncoder,
     specs.OrdinalEncoder: OrdinalEncoder,
     specs.EmbeddingEncoder: EmbeddingEncoder,
+    specs.BagEncoder: BagEncoder,
 }
 
 

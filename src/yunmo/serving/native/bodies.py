@@ -16,7 +16,7 @@ Rows = list[dict[str, Any]]
 
 JSON = "application/json"
 FORM = "multipart/form-data"
-RAW_EXAMPLES = ("image/jpeg", "image/png", "image/webp", "image/bmp", "image/gif")
+RAW_EXAMPLES = ("image/jpeg", "image/png", "image/webp", "image/bmp", "image/gif", "text/plain")
 """Media types that may come alone as a body, where the model has one field that reads them."""
 
 MAX_PARTS = 1000
@@ -70,15 +70,22 @@ def check_type(content_type: str | None, encoding: str | None, model: TakesRaw) 
     check_encoding(encoding)
     kind, given = media_type(content_type)
     if kind in (JSON, FORM):
-        charset = given.get("charset", "utf-8").lower()
-        if charset not in ("utf-8", "utf8", "us-ascii"):
-            raise UnsupportedMediaType(
-                f"the charset {charset[:80]!r} is not read", where="header content-type", remedy="Send UTF-8"
-            )
-    elif not kind or model.single_input(kind) is None:
+        _check_charset(given)
+    elif kind and model.single_input(kind) is not None:
+        if kind.startswith("text/"):
+            _check_charset(given)
+    else:
         message = f"{kind[:80]!r} is not a body that this endpoint reads" if kind else "the body has no content type"
         raise UnsupportedMediaType(
             message, where="header content-type", remedy=f"Accepted: {', '.join(accepted(model))}"
+        )
+
+
+def _check_charset(given: dict[str, str]) -> None:
+    charset = given.get("charset", "utf-8").lower()
+    if charset not in ("utf-8", "utf8", "us-ascii"):
+        raise UnsupportedMediaType(
+            f"the charset {charset[:80]!r} is not read", where="header content-type", remedy="Send UTF-8"
         )
 
 

@@ -16,6 +16,7 @@ VALUES: dict[str, list[object]] = {
     "date": ["2020-01-01", "2021-05-06"],
     "sequence": [[[1.0, 2.0]], [[3.0, 4.0], [5.0, 6.0]]],
     "vector": [[1.0, 2.0], [3.0, 5.0]],
+    "text": ["a text", "this text"],
     "tensor": [1.0, 2.5],
 }
 

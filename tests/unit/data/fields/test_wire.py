@@ -11,6 +11,7 @@ from PIL import Image
 
 from yunmo.core import fields as specs
 from yunmo.core.errors import InvalidInput
+from yunmo.core.tokenizers import WordTokenizer
 from yunmo.data.fields.base import NUMBERS, Field
 from yunmo.data.fields.registry import OUTPUTS, open_field, open_output
 
@@ -62,6 +63,15 @@ def test_dates_as_bytes() -> None:
     given = field.encode([DATES[0].encode(), b""])["x"]
     assert np.array_equal(given, field.encode([DATES[0], None])["x"])
     with pytest.raises(InvalidInput):
+        field.encode([b"\xff"])
+
+
+def test_texts_as_bytes() -> None:
+    field = fitted(specs.TextField(name="x", tokenizer=WordTokenizer(seen=1)), ["good", "好"])
+    assert [(wire.datatype, wire.shape) for wire in field.wire()] == [("BYTES", ())]
+    given = field.encode(["好 good".encode(), b""])
+    assert np.array_equal(given["x"], field.encode(["好 good", None])["x"])
+    with pytest.raises(InvalidInput, match="byte 0"):
         field.encode([b"\xff"])
 
 

@@ -1,0 +1,44 @@
+"""Tokens of a text as a sequence of vectors, which every encoder of sequences reads."""
+
+from __future__ import annotations
+
+import msgspec
+import torch
+from torch import Tensor, nn
+
+from yunmo.core.fields import FieldStatistics, TextField
+from yunmo.models.encoders.bag import token_count
+
+
+class TokenEmbedding(nn.Module):
+    """A learned vector for each token.
+
+    Args:
+        field: the text; its ``dropout`` is the share of tokens that are left out while training.
+        statistics: of the field.
+    """
+
+    def __init__(self, field: TextField, statistics: FieldStatistics) -> None:
+        super().__init__()
+        self.vectors = nn.Embedding(token_count(statistics), field.embedding)
+        nn.init.normal_(self.vectors.weight, 0.0, field.embedding**-0.5)
+        self.dropout = field.dropout
+
+    def forward(self, values: Tensor, length: Tensor) -> Tensor:
+        """Embed token numbers int32 ``[N, T]`` as ``[N, T, embedding]``; T is cut to the longest text where it can be.
+
+        Args:
+            values: token numbers.
+            length: int64 ``[N]``, how many of them are real.
+        """
+        if not torch.onnx.is_in_onnx_export():
+            values = values[:, : max(1, int(length.max()))]
+        vectors: Tensor = self.vectors(values)
+        if self.training and self.dropout:
+            vectors = vectors * (torch.rand(values.shape, device=values.device) >= self.dropout).unsqueeze(2)
+        return vectors
+
+
+def embedded(field: TextField, statistics: FieldStatistics) -> FieldStatistics:
+    """Return the statistics of the sequence that a text is once its tokens are embedded."""
+    return msgspec.structs.replace(statistics, type="sequence", shape=(statistics.shape[0], field.embedding))
