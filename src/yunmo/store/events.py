@@ -97,13 +97,19 @@ class EventSink:
             rows = self._connection.execute(f"{query} ORDER BY sequence LIMIT ?", (*values, limit)).fetchall()
         return [_envelope(row) for row in rows]
 
-    def last(self, subject: str) -> Envelope | None:
-        """Return the newest event about a run, endpoint or key."""
+    def last(self, subject: str, kind: str | None = None) -> Envelope | None:
+        """Return the newest event about a run, endpoint or key.
+
+        Args:
+            subject: its id.
+            kind: only an event of this name, such as ``run.epoch``.
+        """
         with self._guard:
             row = self._connection.execute(
                 "SELECT sequence, id, time, project_id, subject, event FROM events"
-                " WHERE subject = ? ORDER BY sequence DESC LIMIT 1",
-                (subject,),
+                " WHERE subject = ? AND (? IS NULL OR json_extract(event, '$.event') = ?)"
+                " ORDER BY sequence DESC LIMIT 1",
+                (subject, kind, kind),
             ).fetchone()
         return _envelope(row) if row else None
 

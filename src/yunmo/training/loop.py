@@ -97,7 +97,8 @@ def train(
         data: prepared data.
         recipe: with its fields explicit; what it still leaves open is decided first.
         folder: for the resolved recipe, the checkpoint and the weights.
-        emit: gets `RecipeResolved` before the first step, then progress and epochs.
+        emit: gets `RecipeResolved` before the first step, then progress and epochs; when it goes on, first the epochs
+            so far again, since the last of them may have been lost with whoever listened.
         cancelled: asked often; True stops after the running step, the checkpoint stays.
         cores: processor cores the job may use, if the recipe does not say; ``None``: all.
 
@@ -258,6 +259,8 @@ class Trainer:
     def run(self, weights: Path, emit: Callable[[AnyEvent], None], cancelled: Callable[[], bool]) -> TrainResult:
         """Train from the checkpoint, or the beginning, to the end, and write the weights that are kept."""
         self.restore()
+        for event in self.history:
+            emit(event)
         self.network.train()
         while not self.finished:
             epoch, start = len(self.history), time.perf_counter()

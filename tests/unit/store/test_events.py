@@ -52,5 +52,9 @@ def test_reading_goes_on_after_a_number_and_survives_reopening(tmp_path: Path) -
     newest = sink.last("run_1")
     assert newest is not None
     assert isinstance(newest.event, RunCancelled)
+    earlier = sink.last("run_1", "run.queued")
+    assert earlier is not None
+    assert earlier.sequence == first
+    assert sink.last("run_2", "run.cancelled") is None
     assert sink.last("run_3") is None
     sink.close()

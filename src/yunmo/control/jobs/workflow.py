@@ -16,6 +16,7 @@ from yunmo.control.services.runs import LOG, REPORT, REPORT_PAGE
 from yunmo.core.errors import BundleError
 from yunmo.core.events import (
     AnyEvent,
+    EpochFinished,
     RecipeResolved,
     RunCancelled,
     RunFailed,
@@ -81,7 +82,14 @@ class RunExecution(Execution):
     def _told(self, event: AnyEvent) -> None:
         if isinstance(event, RecipeResolved):
             self._note(resolved=event.recipe)
+        if isinstance(event, EpochFinished) and event.epoch <= self._last_epoch():
+            return  # a training that goes on tells of its epochs again
         self._emit(event)
+
+    def _last_epoch(self) -> int:
+        """Return the last epoch that was told of, 0 if none was."""
+        last = self._context.events.last(self._id, str(EpochFinished.__struct_config__.tag))
+        return last.event.epoch if last is not None and isinstance(last.event, EpochFinished) else 0
 
     def _start_child(self) -> Child:
         with self._context.database.read() as session:
