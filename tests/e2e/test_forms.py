@@ -134,6 +134,12 @@ def test_from_data_to_the_same_answers_everywhere(
     reference = f"{model.endpoint}:{model.run['version']}"
     assert live.home.ok("models", "verify", reference, "--json").json["valid"] is True
 
+    bill = tmp_path / "bom.json"
+    live.home.ok("models", "show", reference, "--bom", bill)
+    assert json.loads(bill.read_bytes()) == live.curl(f"/api/v1/models/{reference.replace(':', '/')}/bom")
+    digests = {part["hashes"][0]["content"] for part in json.loads(bill.read_bytes())["components"] if "data" in part}
+    assert digests == {digest.removeprefix("sha256:") for digest in model.report["data"]["digests"].values()}
+
     expected = offline(live.home, model.run, model.case.rows)
     asked = tmp_path / "rows.json"
     asked.write_text(json.dumps(model.case.rows))

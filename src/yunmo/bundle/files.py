@@ -16,6 +16,7 @@ GOLDEN = "golden.json"
 REPORT = "report.json"
 REPORT_PAGE = "report.html"
 CARD = "README.md"
+BOM = "bom.json"
 
 CONTENT = (GRAPH, WEIGHTS, STATISTICS, RECIPE, GOLDEN, REPORT, REPORT_PAGE, CARD)
 """Every file that the manifest lists; the manifest and the signature over all of them come on top."""
@@ -23,8 +24,9 @@ CONTENT = (GRAPH, WEIGHTS, STATISTICS, RECIPE, GOLDEN, REPORT, REPORT_PAGE, CARD
 IMPORTED_CONTENT = (GRAPH, STATISTICS, GOLDEN, REPORT, REPORT_PAGE, CARD)
 """The same for a model that was imported as an ONNX file."""
 
-OPTIONAL_CONTENT = (GRAPH_WEIGHTS,)
-"""Beside those: the weights of a graph that is too large to hold them itself."""
+OPTIONAL_CONTENT = (GRAPH_WEIGHTS, BOM)
+"""Beside those: the weights of a graph that is too large to hold them itself; the bill of materials, which packing
+always writes, and which bundles of format 3 and before do not have."""
 
 
 def file_digest(path: Path) -> str:

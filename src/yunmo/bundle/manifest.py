@@ -8,7 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from yunmo import __version__
-from yunmo.bundle.files import GRAPH_WEIGHTS, MANIFEST
+from yunmo.bundle.files import BOM, GRAPH_WEIGHTS, MANIFEST
 from yunmo.core.errors import BundleError
 from yunmo.core.fields import JOINED_NUMBERS, ModelInput, ModelOutput
 from yunmo.core.schema import Spec
@@ -17,7 +17,8 @@ FORMAT_VERSION = 4
 """Version of the bundle's format. A bundle with a higher one comes from a newer Yunmo.
 
 1: trained models. 2: ``origin``, and the tensor fields of imported ones. 3: a large graph's weights in a file of their
-own. 4: number fields that share a tensor. A bundle says the lowest one that has all it needs (`format_version_of`).
+own. 4: a bill of materials, and number fields that share a tensor. A bundle says the lowest one that has all it needs
+(`format_version_of`).
 """
 _WITH_WEIGHTS, _PLAIN = 3, 2
 
@@ -79,7 +80,7 @@ class Manifest(Spec, frozen=True):
 
 def format_version_of(files: Container[str], tensors: Tensors) -> int:
     """Return the format version of a bundle of these files, whose graph has these tensors."""
-    if any(tensor.columns for tensor in tensors.inputs):
+    if BOM in files or tensors.joined:
         return FORMAT_VERSION
     return _WITH_WEIGHTS if GRAPH_WEIGHTS in files else _PLAIN
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from yunmo.cli.output import AsJson, emit, facts, metric, say, size, table, when
 from yunmo.cli.place import connect
-from yunmo.core.errors import IntegrityError
+from yunmo.core.errors import IntegrityError, NotFound
+from yunmo.core.files import write_atomic
+
+if TYPE_CHECKING:
+    from yunmo.client.client import Client
 
 app = typer.Typer(help="Models: signed bundles in versions.", no_args_is_help=True)
 
@@ -40,11 +46,17 @@ def ls(as_json: AsJson = False) -> None:
 @app.command("show")
 def show(
     reference: Annotated[str, typer.Argument(metavar="NAME[:V]", help="A model, or one version of it.")],
+    bom: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write its bill of materials (CycloneDX, JSON).")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show a model version."""
     with connect() as client:
         found = client.model(reference)
+        bill = _bill(client, f"{found.model}:{found.version}", required=bom is not None)
+    if bom is not None:
+        write_atomic(bom, json.dumps(bill, indent=2, ensure_ascii=False).encode() + b"\n")
     if as_json:
         emit(found)
         return
@@ -57,8 +69,29 @@ def show(
             ("size", size(found.size)),
             ("run", found.run_id or "imported"),
             ("made", when(found.created_at)),
+            ("materials", _materials(bill)),
         ]
     )
+    if bom is not None:
+        say(f"Wrote {bom}")
+
+
+def _bill(client: Client, reference: str, *, required: bool) -> dict[str, Any] | None:
+    """Return a version's bill of materials; None if its bundle has none and it is not required."""
+    try:
+        return client.model_bom(reference)
+    except NotFound:
+        if required:
+            raise
+        return None
+
+
+def _materials(bill: dict[str, Any] | None) -> str:
+    if bill is None:
+        return "none listed"
+    kinds = Counter(part["type"] for part in bill["components"])
+    counts = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+    return f"CycloneDX {bill['specVersion']}: {counts} (--bom FILE writes it)"
 
 
 @app.command("verify")

@@ -79,6 +79,7 @@ class _Methods:
     versions = _Method(requests.versions)
     model = _Method(requests.model)
     model_report = _Method(requests.model_report)
+    model_bom = _Method(requests.model_bom)
     verify = _Method(requests.verify)
     export = _Method(requests.export)
     import_bundle = _Method(requests.import_bundle)

@@ -259,6 +259,11 @@ def model_report(reference: str) -> Generator[Any, Any, dict[str, Any]]:
     return _of_version(reference, dict[str, Any], "report")
 
 
+def model_bom(reference: str) -> Generator[Any, Any, dict[str, Any]]:
+    """Return the bill of materials that is in a version's bundle: CycloneDX."""
+    return _of_version(reference, dict[str, Any], "bom")
+
+
 def export(reference: str, path: str | Path) -> Generator[Any, Any, Path]:
     """Write a version's bundle to a file.
 

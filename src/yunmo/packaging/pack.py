@@ -26,6 +26,7 @@ from yunmo.inference.predictor import Predictor
 from yunmo.inference.session import Arrays
 from yunmo.models.answers import load_network
 from yunmo.models.network import joined_numbers
+from yunmo.packaging.bom import write_trained_bom
 from yunmo.packaging.card import render_card
 from yunmo.packaging.export import export_graph
 from yunmo.packaging.parity import Reference, check_graph, check_serving
@@ -95,6 +96,7 @@ def pack(
             name=name, recipe=recipe, statistics=prepared.statistics, report=report, tensors=tensors, golden=golden
         )
         write_atomic(folder / CARD, card.encode())
+        write_trained_bom(folder, name=name, recipe=recipe, report=report, tensors=tensors)
         seal(folder, name=name, recipe=recipe, statistics=prepared.statistics, tensors=tensors)
         _check_opened(reference, folder, rows)
         _replace(folder, out)

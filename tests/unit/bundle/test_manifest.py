@@ -3,7 +3,17 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from yunmo.bundle.manifest import FORMAT_VERSION, FileEntry, Manifest, Tensor, Tensors, decode_manifest, encode_manifest
+from yunmo.bundle.files import BOM, GRAPH, GRAPH_WEIGHTS
+from yunmo.bundle.manifest import (
+    FORMAT_VERSION,
+    FileEntry,
+    Manifest,
+    Tensor,
+    Tensors,
+    decode_manifest,
+    encode_manifest,
+    format_version_of,
+)
 from yunmo.core.errors import BundleError
 from yunmo.core.fields import CategoryOutput, ImageField
 
@@ -40,6 +50,13 @@ def test_the_order_of_a_mapping_changes_no_byte() -> None:
 def test_a_newer_format_asks_for_an_upgrade_whatever_else_is_in_it() -> None:
     with pytest.raises(BundleError, match="Upgrade"):
         decode_manifest(b'{"format_version": %d}' % (FORMAT_VERSION + 1))
+
+
+@pytest.mark.parametrize(
+    ("files", "version"), [((GRAPH,), 2), ((GRAPH, GRAPH_WEIGHTS), 3), ((GRAPH, GRAPH_WEIGHTS, BOM), 4), ((BOM,), 4)]
+)
+def test_a_bundle_says_the_lowest_format_that_has_all_it_needs(files: tuple[str, ...], version: int) -> None:
+    assert format_version_of(files) == version
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"{}", b"\xff", b'{"format_version": "1"}'])

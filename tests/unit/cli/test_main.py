@@ -27,7 +27,7 @@ SURFACE = {
     "data show NAME[:V]": set(),
     "data profile NAME[:V]": set(),
     "models ls": set(),
-    "models show NAME[:V]": set(),
+    "models show NAME[:V]": {"--bom"},
     "models verify NAME:V": set(),
     "models export NAME:V FILE": set(),
     "models import FILE": {"--name", "--fields"},

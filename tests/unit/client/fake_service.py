@@ -320,6 +320,8 @@ class _Handler(BaseHTTPRequestHandler):
                 return {"model": "pets", "version": int(number), "valid": number == "1", "detail": "graph.onnx"}
             case ("GET", "models", "pets", _, "bundle"):
                 return b"BUNDLE" * 1000
+            case ("GET", "models", "pets", _, "bom"):
+                return {"bomFormat": "CycloneDX", "specVersion": "1.6", "components": [{"type": "data"}]}
             case ("GET", "models", "pets", _, "report"):
                 return REPORT
             case ("POST", "models"):

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.unit.packaging.conftest import BOTH, NETWORKS, Trained, image, steps, table
 
-from yunmo.bundle.files import CONTENT, GRAPH, MANIFEST, WEIGHTS
+from yunmo.bundle.files import BOM, CONTENT, GRAPH, MANIFEST, WEIGHTS
 from yunmo.bundle.manifest import FORMAT_VERSION, decode_manifest
 from yunmo.bundle.sign import new_key_pair, sign
 from yunmo.core.encoders import FlatEncoder, RnnEncoder
@@ -43,7 +43,7 @@ def test_a_packed_network_answers_as_the_trained_one(make: Make, tmp_path: Path,
     inputs, outputs = NETWORKS[kind]
     trained = make(*inputs, outputs=outputs)
     folder = packed(trained, tmp_path / "out" / "bundle")
-    assert {path.name for path in folder.iterdir()} == {*CONTENT, MANIFEST}
+    assert {path.name for path in folder.iterdir()} == {*CONTENT, BOM, MANIFEST}
     assert (folder / WEIGHTS).read_bytes() == trained.weights.read_bytes()
     assert list(folder.parent.iterdir()) == [folder]
     predictor = opened(folder)

@@ -18,7 +18,7 @@ from tests.fixtures.onnx_files import CLASSES, WIDTH, array, linear, model, save
 from tests.unit.packaging.conftest import Trained
 
 from yunmo.bundle.archive import export, place, unpack
-from yunmo.bundle.files import CONTENT, GRAPH, GRAPH_WEIGHTS, IMPORTED_CONTENT, MANIFEST
+from yunmo.bundle.files import BOM, CONTENT, GRAPH, GRAPH_WEIGHTS, IMPORTED_CONTENT, MANIFEST
 from yunmo.bundle.manifest import Tensor, Tensors
 from yunmo.bundle.sign import new_key_pair, sign
 from yunmo.bundle.verify import verify
@@ -125,7 +125,7 @@ def test_a_trained_models_weights_are_in_a_file_and_it_answers_the_same_to_the_b
     trained = make(VectorField(name="vector", encoder=MlpEncoder(hidden=(HIDDEN, HIDDEN))))
     out = tmp_path / "out" / "bundle"
     pack(trained, trained.recipe, trained.weights, trained.report, "<!doctype html>", out, name="pets")
-    assert {path.name for path in out.iterdir()} == {*CONTENT, GRAPH_WEIGHTS, MANIFEST}
+    assert {path.name for path in out.iterdir()} == {*CONTENT, BOM, GRAPH_WEIGHTS, MANIFEST}
     assert list(out.parent.iterdir()) == [out]
     private, public = new_key_pair()
     key = tmp_path / "signing.key"
@@ -146,7 +146,7 @@ def test_weights_that_are_written_as_numbers_become_bytes(tmp_path: Path, expect
 def test_a_small_model_is_as_before(tmp_path: Path) -> None:
     made = Made(tmp_path, linear())
     assert not (made.folder / GRAPH_WEIGHTS).exists()
-    assert verify(made.folder, made.public).format_version == 2
+    assert GRAPH_WEIGHTS not in verify(made.folder, made.public).files
     assert not any(entries(made.folder).values())
     assert LARGE > MIB
 

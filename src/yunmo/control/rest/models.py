@@ -22,11 +22,14 @@ _BYTES = {
     }
 }
 
+_BOM = "application/vnd.cyclonedx+json; version=1.6"
+
 
 def add_routes(app: FastAPI, prefix: str, context: Context) -> None:
     """Add the routes to an application."""
     models = Models(context)
     version_path = f"{prefix}/models/{{name}}/{{version}}"
+    _add_content_routes(app, version_path, models)
 
     @app.get(f"{prefix}/models", tags=["models"])
     def list_models(principal: Reader) -> list[ModelVersion]:
@@ -66,6 +69,15 @@ def add_routes(app: FastAPI, prefix: str, context: Context) -> None:
         """Check a version's signature and every byte of its bundle."""
         return models.verify(principal.project_id, name, version)
 
+    @app.post(f"{version_path}/evaluate", tags=["models"])
+    def evaluate_model_version(name: str, version: int, request: NewEvaluation, principal: Writer) -> dict[str, Any]:
+        """Evaluate a version on uploaded data with known answers; the metrics of each output."""
+        return models.evaluate(principal.project_id, name, version, request)
+
+
+def _add_content_routes(app: FastAPI, version_path: str, models: Models) -> None:
+    """Add what is in a version's bundle: all of it, its report, its bill of materials."""
+
     @app.get(f"{version_path}/bundle", tags=["models"], response_class=StreamingResponse)
     def export_model_version(name: str, version: int, principal: Reader) -> StreamingResponse:
         """Export a version: its signed bundle as one file."""
@@ -86,7 +98,7 @@ def add_routes(app: FastAPI, prefix: str, context: Context) -> None:
             return page(models.report_page(principal.project_id, name, version))
         return document(models.report(principal.project_id, name, version))
 
-    @app.post(f"{version_path}/evaluate", tags=["models"])
-    def evaluate_model_version(name: str, version: int, request: NewEvaluation, principal: Writer) -> dict[str, Any]:
-        """Evaluate a version on uploaded data with known answers; the metrics of each output."""
-        return models.evaluate(principal.project_id, name, version, request)
+    @app.get(f"{version_path}/bom", tags=["models"], response_class=Response)
+    def show_model_bom(name: str, version: int, principal: Reader) -> Response:
+        """Show the bill of materials in a version's bundle: CycloneDX, with a model card and the data's digests."""
+        return Response(models.bom(principal.project_id, name, version), media_type=_BOM)

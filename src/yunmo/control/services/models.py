@@ -16,6 +16,7 @@ import msgspec
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from yunmo.bundle.files import BOM
 from yunmo.control.context import Context
 from yunmo.control.services.datasets import Datasets
 from yunmo.core.errors import (
@@ -118,6 +119,15 @@ class Models:
     def report_page(self, project_id: str, name: str, version: int) -> str:
         """Return the report in a version's bundle as an HTML page; otherwise as `report`."""
         return self._report_file(project_id, name, version, "report.html").decode()
+
+    def bom(self, project_id: str, name: str, version: int) -> bytes:
+        """Return the bill of materials in a version's bundle: CycloneDX in JSON.
+
+        Raises:
+            NotFound: there is no such version, or its bundle is of before there were bills.
+            IntegrityError: the bundle is not as it was signed.
+        """
+        return self._report_file(project_id, name, version, BOM)
 
     def export(self, project_id: str, name: str, version: int) -> tuple[ModelVersion, Iterator[bytes]]:
         """Return a version and its bundle's archive, in portions.
@@ -290,6 +300,8 @@ class Models:
         with self._context.database.read() as session:
             row, _ = find(session, project_id, name, version)
         bundle = open_bundle(self._context.bundle(row.digest, row.artefact), self._context.trusted_key())
+        if file not in bundle.manifest.files:
+            raise NotFound(f"the bundle has no {file}", where=f"{name}:{version}", remedy="Train or import it again")
         return bundle.read(file)
 
 

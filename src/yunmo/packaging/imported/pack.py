@@ -26,6 +26,7 @@ from yunmo.data.fields.base import Field
 from yunmo.data.fields.registry import open_field
 from yunmo.data.fields.tensor import plain_tensor
 from yunmo.inference.session import Session
+from yunmo.packaging.bom import write_imported_bom
 from yunmo.packaging.imported import description as says
 from yunmo.packaging.imported.card import Origin, render_card, render_page
 from yunmo.packaging.imported.compose import Fields, compose
@@ -83,6 +84,7 @@ def pack_imported(path: Path, folder: Path, *, name: str, description: says.Desc
     card = render_card(name, origin, composed.fields, composed.tensors, golden, composed.notes)
     write_atomic(folder / CARD, card.encode())
     write_atomic(folder / REPORT_PAGE, render_page(name, card).encode())
+    write_imported_bom(folder, name=name, origin=origin, tensors=composed.tensors)
     seal_imported(
         folder,
         name=name,

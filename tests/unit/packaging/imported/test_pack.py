@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 from PIL import Image
 from tests.fixtures.onnx_files import CLASSES, WIDTH, array, linear, model, save, unary, value
 
-from yunmo.bundle.files import GRAPH, IMPORTED_CONTENT, MANIFEST, REPORT
+from yunmo.bundle.files import BOM, GRAPH, IMPORTED_CONTENT, MANIFEST, REPORT
 from yunmo.bundle.sign import new_key_pair, sign
 from yunmo.core.errors import BundleError, InvalidInput
 from yunmo.core.fields import JOINED_NUMBERS
@@ -82,7 +82,7 @@ def test_without_a_description_tensors_go_in_and_out(importer: Importer) -> None
 
 def test_its_bundle_says_where_it_comes_from(importer: Importer) -> None:
     bundle = importer.pack(linear())
-    assert {file.name for file in bundle.iterdir()} == {*IMPORTED_CONTENT, MANIFEST}
+    assert {file.name for file in bundle.iterdir()} == {*IMPORTED_CONTENT, BOM, MANIFEST}
     report = msgspec.json.decode((bundle / REPORT).read_bytes())
     assert report["origin"] == "imported"
     assert report["file"]["filename"] == "model.onnx"
