@@ -69,6 +69,8 @@ _SECTIONS: tuple[tuple[str, str, tuple[type, ...]], ...] = (
             encoders.OrdinalEncoder,
             encoders.EmbeddingEncoder,
             encoders.BagEncoder,
+            encoders.TextCnnEncoder,
+            encoders.TransformerEncoder,
         ),
     ),
     (

@@ -98,7 +98,7 @@ class ResnetEncoder(Spec, frozen=True, tag_field="type", tag="resnet"):
 
 
 class RnnEncoder(Spec, frozen=True, tag_field="type", tag="rnn"):
-    """A recurrent network over the steps of a sequence; a picture's rows are its steps."""
+    """A recurrent network over the steps of a sequence or the tokens of a text; a picture's rows are its steps."""
 
     cell: Annotated[Literal["rnn", "lstm", "gru"], Meta(description="plain (Elman), LSTM or GRU")] = "gru"
     activation: Annotated[Literal["tanh", "relu"], Meta(description="of the plain cell; others have their own")] = (
@@ -111,8 +111,11 @@ class RnnEncoder(Spec, frozen=True, tag_field="type", tag="rnn"):
         Positive | None, Meta(description="first a dense layer of so many units on each step (GELU, layer norm)")
     ] = None
     pool: Annotated[
-        Literal["last", "mean", "max", "mean_max"],
-        Meta(description="which states are kept: the last, or all pooled over time (mean_max: both)"),
+        Literal["last", "mean", "max", "mean_max", "attention"],
+        Meta(
+            description="which states are kept: the last, or all pooled over time (mean_max: both; attention: a mean "
+            "with learned weights)"
+        ),
     ] = "last"
     dropout: Annotated[Probability, Meta(description="between layers and on the result, while training")] = 0.0
 
@@ -129,6 +132,37 @@ class BagEncoder(Spec, frozen=True, tag_field="type", tag="bag"):
     ] = True
     token_dropout: Annotated[Probability, Meta(description="share of n-grams left out while training")] = 0.0
     dropout: Annotated[Probability, Meta(description="on the means, while training")] = 0.0
+
+
+class TextCnnEncoder(Spec, frozen=True, tag_field="type", tag="textcnn"):
+    """Convolutions over the tokens of a text, each kept where it is strongest. Kim 2014."""
+
+    filters: Annotated[Positive, Meta(description="filters of each width")] = 100
+    widths: Annotated[
+        tuple[Annotated[int, Meta(ge=1, le=32)], ...],
+        Meta(min_length=1, max_length=8, description="tokens that a filter sees"),
+    ] = (3, 4, 5)
+    activation: Annotated[Activation, Meta(description="after each filter")] = "relu"
+    dropout: Annotated[Probability, Meta(description="on the result, while training")] = 0.5
+
+
+class TransformerEncoder(Spec, frozen=True, tag_field="type", tag="transformer"):
+    """Self-attention over the tokens of a text or the steps of a sequence. Vaswani et al. 2017."""
+
+    size: Annotated[Positive | None, Meta(description="features of a step; null: as many as come in")] = None
+    heads: Annotated[int, Meta(ge=1, le=64, description="attentions side by side; they share the size")] = 4
+    layers: Annotated[int, Meta(ge=1, le=24, description="layers one after the other")] = 2
+    feed_forward: Annotated[Positive, Meta(description="units of the network on each step")] = 256
+    positions: Annotated[
+        Literal["sinusoidal", "learned", "rotary"],
+        Meta(description="how steps are told apart: waves or learned vectors added, or queries and keys turned"),
+    ] = "rotary"
+    norm: Annotated[Literal["pre", "post"], Meta(description="layer norms before each part, or after it")] = "pre"
+    activation: Annotated[Activation, Meta(description="of the network on each step")] = "gelu"
+    pool: Annotated[
+        Literal["mean", "max", "attention"], Meta(description="over the steps; attention: a mean with learned weights")
+    ] = "mean"
+    dropout: Annotated[Probability, Meta(description="after each part and on attention, while training")] = 0.1
 
 
 class MlpEncoder(Spec, frozen=True, tag_field="type", tag="mlp"):
@@ -161,8 +195,8 @@ class EmbeddingEncoder(Spec, frozen=True, tag_field="type", tag="embedding"):
 
 
 ImageEncoder = ResnetEncoder | CnnEncoder | RnnEncoder | MlpEncoder | FlatEncoder
-SequenceEncoder = RnnEncoder | MlpEncoder | FlatEncoder
-TextEncoder = BagEncoder | RnnEncoder
+SequenceEncoder = RnnEncoder | TransformerEncoder | MlpEncoder | FlatEncoder
+TextEncoder = BagEncoder | TextCnnEncoder | RnnEncoder | TransformerEncoder
 VectorEncoder = MlpEncoder | FlatEncoder
 ScalarEncoder = FlatEncoder | MlpEncoder
 CategoryEncoder = OneHotEncoder | OrdinalEncoder | EmbeddingEncoder
@@ -176,4 +210,6 @@ Encoder = (
     | OrdinalEncoder
     | EmbeddingEncoder
     | BagEncoder
+    | TextCnnEncoder
+    | TransformerEncoder
 )

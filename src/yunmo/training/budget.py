@@ -6,7 +6,7 @@ import msgspec
 
 from yunmo.core.encoders import BagEncoder, CnnEncoder, ResnetEncoder, RnnEncoder
 from yunmo.core.events import Decision
-from yunmo.core.fields import ImageField, InputField
+from yunmo.core.fields import ImageField, InputField, TextField
 from yunmo.core.recipe import Recipe
 
 DEFAULT_BUDGET = 300.0
@@ -65,4 +65,6 @@ def _useful_epochs(recipe: Recipe) -> int:
         return 25 if is_small(inputs) else 60
     if set(kinds) == {BagEncoder}:
         return 10
+    if any(isinstance(field, TextField) for field in inputs):
+        return 12
     return 40 if RnnEncoder in kinds else 30

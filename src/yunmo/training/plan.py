@@ -36,7 +36,15 @@ _FEW_ROWS = 500
 """Validation rows below which the best epoch is chosen by luck."""
 _LARGE_SIDE, _LAST_MAP = 64, 8
 """Pixels from which the stem halves pictures, and pixels up to which the last map is small enough."""
-_LEARNING = (specs.ResnetEncoder, specs.CnnEncoder, specs.RnnEncoder, specs.MlpEncoder, specs.BagEncoder)
+_LEARNING = (
+    specs.ResnetEncoder,
+    specs.CnnEncoder,
+    specs.RnnEncoder,
+    specs.MlpEncoder,
+    specs.BagEncoder,
+    specs.TextCnnEncoder,
+    specs.TransformerEncoder,
+)
 
 
 def plan(data: TrainingData, *, cores: int) -> tuple[Recipe, list[Decision]]:
@@ -104,6 +112,7 @@ _SEQUENCES = _Defaults("adamw", 2e-3, 0.05, 128, _COSINE, 0.1, "steady for recur
 _TEXTS = _Defaults(
     "adamw", 5e-3, 3.0, 64, _ONE_CYCLE, 0.0, "best for bags of n-grams, which a strong decay keeps small"
 )
+_TOKENS = _Defaults("adamw", 1e-3, 0.1, 64, _ONE_CYCLE, 0.1, "steady for networks that learn vectors of tokens")
 _TABLES = _Defaults("adamw", 3e-3, 0.2, 64, _COSINE, 0.1, "best on tables in cross-validation")
 
 
@@ -213,6 +222,8 @@ class _Planner:
             return _OWN_CNN
         if set(kinds) == {specs.BagEncoder}:
             return _TEXTS
+        if specs.TextCnnEncoder in kinds or specs.TransformerEncoder in kinds:
+            return _TOKENS
         return _SEQUENCES if specs.RnnEncoder in kinds else _TABLES
 
     def train(self) -> TrainSpec:

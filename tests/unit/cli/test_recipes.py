@@ -8,7 +8,17 @@ from yunmo.core.fields import ImageField
 from yunmo.core.recipe import Recipe, parse_recipe
 
 FOLDER = Path(__file__).parents[3] / "recipes"
-NAMES = ("digits", "gru", "seed-cnn", "seed-rnn", "table")
+NAMES = (
+    "digits",
+    "gru",
+    "seed-cnn",
+    "seed-rnn",
+    "table",
+    "text-bag",
+    "text-gru",
+    "text-transformer",
+    "textcnn",
+)
 
 
 def recipe(name: str) -> Recipe:

@@ -23,6 +23,8 @@ from yunmo.core.encoders import (
     PoolLayer,
     ResnetEncoder,
     RnnEncoder,
+    TextCnnEncoder,
+    TransformerEncoder,
 )
 from yunmo.core.fields import (
     CategoryField,
@@ -172,5 +174,13 @@ NETWORKS: dict[str, tuple[tuple[InputField, ...], tuple[OutputField, ...]]] = {
     "gru": ((steps(RnnEncoder(cell="gru", hidden=4, pool="max")), *table()[:1]), BOTH),
     "bag of n-grams": ((text(BagEncoder(size=4)),), BOTH[:1]),
     "words in order": ((text(RnnEncoder(hidden=4, bidirectional=True, pool="mean_max")), *table()[:1]), BOTH),
+    "attention pooling": ((text(RnnEncoder(cell="lstm", hidden=4, pool="attention")),), BOTH[:1]),
+    "textcnn": ((text(TextCnnEncoder(filters=3, widths=(2, 7))),), BOTH[:1]),
+    "transformer": ((text(TransformerEncoder(heads=3, feed_forward=8)),), BOTH[:1]),
+    "transformer, learned positions": (
+        (text(TransformerEncoder(size=4, heads=2, positions="learned", norm="post", pool="attention")),),
+        BOTH[:1],
+    ),
+    "transformer over steps": ((steps(TransformerEncoder(size=4, heads=2, positions="sinusoidal")),), BOTH[:1]),
     "fixed length": ((steps(MlpEncoder(hidden=(4,))),), BOTH[:1]),
 }

@@ -4,10 +4,20 @@ import sys
 import msgspec
 import pytest
 
-from yunmo.core.encoders import EmbeddingEncoder, FlatEncoder, OneHotEncoder, ResnetEncoder, RnnEncoder
+from yunmo.core.encoders import (
+    BagEncoder,
+    EmbeddingEncoder,
+    FlatEncoder,
+    OneHotEncoder,
+    ResnetEncoder,
+    RnnEncoder,
+    TextCnnEncoder,
+    TransformerEncoder,
+)
 from yunmo.core.events import Decision
-from yunmo.core.fields import Augment, FieldStatistics, ImageField
+from yunmo.core.fields import Augment, FieldStatistics, ImageField, TextField
 from yunmo.core.recipe import CombineSpec, Recipe, recipe_from
+from yunmo.training.budget import fix_epochs
 from yunmo.training.plan import complete
 
 
@@ -22,10 +32,19 @@ STATISTICS = {
     "few": _statistics("few", "category", categories=("a", "b")),
     "many": _statistics("many", "category", categories=tuple(str(index) for index in range(100))),
     "moves": _statistics("moves", "sequence", shape=(20, 3)),
+    "words": _statistics("words", "text", shape=(30,), buckets=(1, 2), bucket_counts=(3, 4)),
     "label": _statistics("label", "category", categories=("a", "b")),
 }
 SIZES = {"photo": 32, "scan": 8}
-KINDS = {"photo": "image", "scan": "image", "age": "number", "few": "category", "many": "category", "moves": "sequence"}
+KINDS = {
+    "photo": "image",
+    "scan": "image",
+    "age": "number",
+    "few": "category",
+    "many": "category",
+    "moves": "sequence",
+    "words": "text",
+}
 
 
 def _plan(*names: str, rows: int = 1000, validation: int = 100, **recipe: object) -> tuple[Recipe, list[Decision]]:
@@ -177,3 +196,27 @@ def test_decisions_of_many_equal_fields_are_told_once() -> None:
 def test_planning_needs_no_torch() -> None:
     code = "import sys, yunmo.training.plan; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_texts_get_a_bag_and_its_own_training() -> None:
+    recipe, decisions = _plan("words")
+    (field,) = recipe.inputs or ()
+    assert field.encoder == BagEncoder()
+    assert recipe.combine == CombineSpec(zero_heads=True)
+    assert (recipe.train.optimizer, recipe.train.weight_decay) == ("adamw", 3.0)
+    assert "words.encoder" in {decision.key for decision in decisions}
+
+
+def test_texts_beside_a_table_are_no_bag_alone() -> None:
+    recipe, _ = _plan("words", "age")
+    assert recipe.combine == CombineSpec(hidden=(128,), activation="silu", dropout=0.2)
+    assert recipe.train.weight_decay != 3.0
+
+
+@pytest.mark.parametrize("encoder", [TextCnnEncoder(), TransformerEncoder(), RnnEncoder()], ids=str)
+def test_texts_in_order_train_for_a_few_epochs(encoder: object) -> None:
+    inputs = [{"name": "words", "type": "text", "encoder": msgspec.to_builtins(encoder)}]
+    recipe, _ = _plan("words", inputs=inputs)
+    assert recipe.inputs == (TextField(name="words", encoder=encoder),)  # type: ignore[arg-type]
+    assert recipe.train.weight_decay == (0.05 if isinstance(encoder, RnnEncoder) else 0.1)
+    assert fix_epochs(recipe, 0.001)[0].train.epochs == 12

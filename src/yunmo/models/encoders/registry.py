@@ -15,6 +15,8 @@ from yunmo.models.encoders.flat import FlatEncoder
 from yunmo.models.encoders.mlp import MlpEncoder
 from yunmo.models.encoders.resnet import ResnetEncoder
 from yunmo.models.encoders.rnn import RnnEncoder
+from yunmo.models.encoders.textcnn import TextCnnEncoder
+from yunmo.models.encoders.transformer import TransformerEncoder
 
 ENCODERS: dict[type[specs.Encoder], Callable[[Any, FieldStatistics], Encoder]] = {
     specs.ResnetEncoder: ResnetEncoder,
@@ -26,6 +28,8 @@ ENCODERS: dict[type[specs.Encoder], Callable[[Any, FieldStatistics], Encoder]] =
     specs.OrdinalEncoder: OrdinalEncoder,
     specs.EmbeddingEncoder: EmbeddingEncoder,
     specs.BagEncoder: BagEncoder,
+    specs.TextCnnEncoder: TextCnnEncoder,
+    specs.TransformerEncoder: TransformerEncoder,
 }
 
 

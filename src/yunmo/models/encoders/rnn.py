@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from yunmo.core import encoders as specs
 from yunmo.core.fields import FieldStatistics
 from yunmo.models.encoders.base import Encoder
+from yunmo.models.encoders.pooling import AttentionPool, maximum, mean
 
 
 class RnnEncoder(Encoder):
@@ -39,6 +40,7 @@ class RnnEncoder(Encoder):
                 self.back.append(_Recurrent(spec, incoming))
             incoming = spec.hidden * directions
         self.pool = spec.pool
+        self.attention = AttentionPool(incoming) if spec.pool == "attention" else None
         self.dropout = nn.Dropout(spec.dropout)
         self.features = incoming * (2 if spec.pool == "mean_max" else 1)
 
@@ -67,33 +69,20 @@ class RnnEncoder(Encoder):
             last = states[:, -1, :hidden] if length is None else _at(states[:, :, :hidden], length - 1)
             # A backward layer has read everything when it is at the first step.
             return torch.cat((last, states[:, 0, hidden:]), 1) if len(self.back) else last
+        if self.attention is not None:
+            weighted: Tensor = self.attention(states, length)
+            return weighted
         pooled = []
         if self.pool != "max":
-            pooled.append(_mean(states, length))
+            pooled.append(mean(states, length))
         if self.pool != "mean":
-            pooled.append(_maximum(states, length))
+            pooled.append(maximum(states, length))
         return torch.cat(pooled, 1)
 
 
 def _at(states: Tensor, index: Tensor) -> Tensor:
     """Return the state ``[N, H]`` of each sequence at its own step."""
     return states.gather(1, index[:, None, None].expand(-1, 1, states.shape[2])).squeeze(1)
-
-
-def _real(states: Tensor, length: Tensor) -> Tensor:
-    return (torch.arange(states.shape[1], device=states.device) < length[:, None]).unsqueeze(2)
-
-
-def _mean(states: Tensor, length: Tensor | None) -> Tensor:
-    if length is None:
-        return states.mean(1)
-    return (states * _real(states, length)).sum(1) / length[:, None]
-
-
-def _maximum(states: Tensor, length: Tensor | None) -> Tensor:
-    if length is None:
-        return states.amax(1)
-    return states.masked_fill(~_real(states, length), float("-inf")).amax(1)
 
 
 def _turned(states: Tensor, length: Tensor | None) -> Tensor:
