@@ -13,6 +13,7 @@ from yunmo.bundle.manifest import (
     decode_manifest,
     encode_manifest,
     format_version_of,
+    joined_tensor,
 )
 from yunmo.core.errors import BundleError
 from yunmo.core.fields import CategoryOutput, ImageField
@@ -53,10 +54,20 @@ def test_a_newer_format_asks_for_an_upgrade_whatever_else_is_in_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("files", "version"), [((GRAPH,), 2), ((GRAPH, GRAPH_WEIGHTS), 3), ((GRAPH, GRAPH_WEIGHTS, BOM), 4), ((BOM,), 4)]
+    ("files", "joined", "version"),
+    [
+        ((GRAPH,), (), 2),
+        ((GRAPH, GRAPH_WEIGHTS), (), 3),
+        ((GRAPH, GRAPH_WEIGHTS, BOM), (), 4),
+        ((BOM,), (), 4),
+        ((GRAPH,), ("age", "price"), 4),
+    ],
 )
-def test_a_bundle_says_the_lowest_format_that_has_all_it_needs(files: tuple[str, ...], version: int) -> None:
-    assert format_version_of(files) == version
+def test_a_bundle_says_the_lowest_format_that_has_all_it_needs(
+    files: tuple[str, ...], joined: tuple[str, ...], version: int
+) -> None:
+    inputs = (*MANIFEST.tensors.inputs, *((joined_tensor(joined),) if joined else ()))
+    assert format_version_of(files, Tensors(inputs=inputs, outputs=())) == version
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"{}", b"\xff", b'{"format_version": "1"}'])

@@ -104,7 +104,7 @@ def test_an_imported_models_weights_are_in_a_file_and_it_answers_the_same_to_the
     assert (made.folder / GRAPH).stat().st_size < MIB
     assert made.open().run({"x": X})["scores"].tobytes() == expected.tobytes()
     manifest = verify(made.folder, made.public)
-    assert manifest.format_version == 3
+    assert manifest.format_version == 4  # for its bill of materials
     assert manifest.files[GRAPH_WEIGHTS].size >= 2 * MATRIX  # the matrix, and the order it is read in
 
 
