@@ -1,8 +1,9 @@
 """Accuracy of the defaults on real data: what `yunmo train` and then `yunmo evaluate` on the signed bundle say.
 
 Run it as ``python benchmarks/accuracy.py [JOB ...] [--seeds N] [--data ../shared/data]``; without a job it runs all of
-them. Every job drives the command line as a user would, each in a workspace of its own. The pictures' data sets are
-expected as ``cifar10-catdog/{train,test}.zip`` under ``--data``.
+them. Every job drives the command line as a user would, each in a workspace of its own. Data sets are expected under
+``--data``: pictures as ``cifar10-catdog/{train,test}.zip``, texts as ``movie-sentiment/{train,test}.csv`` and
+``zh-news-titles/{train,test}.csv``.
 """
 
 from __future__ import annotations
@@ -77,6 +78,22 @@ def pets(data: Path, seeds: int) -> list[float]:
         return [figure(home, train, test, seed, "--test", str(test), "--budget", "5m") for seed in range(seeds)]
 
 
+def texts(name: str, recipe: str | None = None) -> Callable[[Path, int], list[float]]:
+    """Return a job that trains on a data set of texts: with defaults only, or by a recipe."""
+
+    def job(data: Path, seeds: int) -> list[float]:
+        train, test = data / name / "train.csv", data / name / "test.csv"
+        source, options = train, ("--test", str(test), "--target", "label")
+        if recipe is not None:
+            source = RECIPES / recipe
+            options = ("--set", f"data.train={train}", "--set", f"data.test={test}")
+        with tempfile.TemporaryDirectory() as folder:
+            home = Path(folder, "home")
+            return [figure(home, source, test, seed, *options, "--name", "texts") for seed in range(seeds)]
+
+    return job
+
+
 def recipe(name: str, *options: str) -> Callable[[Path, int], list[float]]:
     """Return a job that trains a recipe of the folder ``recipes`` and evaluates it on its own test data."""
 
@@ -118,6 +135,16 @@ JOBS: dict[str, tuple[Callable[[Path, int], list[float]], str]] = {
     "pets": (pets, "cats vs dogs, --budget 5m"),
     "seed-cnn": (recipe("seed-cnn.yaml", "--set", "train.epochs=20"), "seed recipe, 20 epochs"),
     "seed-rnn": (recipe("seed-rnn.yaml", "--set", "train.epochs=15"), "recurrent twin, 15 epochs"),
+    "reviews": (texts("movie-sentiment"), "English reviews, defaults"),
+    "headlines": (texts("zh-news-titles"), "Chinese headlines, defaults"),
+    **{
+        f"{place}-{kind}": (texts(name, f"{kind}.yaml"), f"{title}, {kind}.yaml")
+        for place, name, title in (
+            ("reviews", "movie-sentiment", "English reviews"),
+            ("headlines", "zh-news-titles", "Chinese headlines"),
+        )
+        for kind in ("textcnn", "text-gru", "text-transformer")
+    },
     "gru": (recipe("gru.yaml", "--budget", "5m"), "GRU, --budget 5m"),
 }
 

@@ -66,6 +66,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 archive.writestr(f"{name}/{number}.jpg", buffer.getvalue())
                 if number == 0 and name == "cat":
                     (folder / "cat.jpg").write_bytes(buffer.getvalue())
+    with (folder / "reviews.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"])
+        writer.writerows(
+            [f"review {number}: a {('dull', 'fine')[number % 2]} film, 好", ("bad", "good")[number % 2]]
+            for number in range(120)
+        )
     chance = random.Random(0)  # noqa: S311  data, not secrets
     rows = []
     for _ in range(240):

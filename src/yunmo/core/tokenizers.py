@@ -31,8 +31,8 @@ class NgramTokenizer(Spec, frozen=True, tag_field="type", tag="ngrams"):
 
     words: Annotated[_ORDER, Meta(description="longest sequence of words; 0: none")] = 2
     shortest: Annotated[int, Meta(ge=1, le=8, description="shortest sequence of characters")] = 1
-    characters: Annotated[_ORDER, Meta(description="longest sequence of characters; 0: none")] = 5
-    seen: Annotated[Positive, Meta(description=_SEEN)] = 2
+    characters: Annotated[_ORDER, Meta(description="longest sequence of characters; 0: none")] = 4
+    seen: Annotated[Positive, Meta(description=_SEEN)] = 1
     vocabulary: VocabularySize = 131_072
 
 

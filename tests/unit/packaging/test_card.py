@@ -43,6 +43,8 @@ def front_matter(text: str) -> dict[str, Any]:
         ("table", None),
         ("picture and table", None),
         ("gru", None),
+        ("textcnn", "text-classification"),
+        ("words in order", None),
     ],
 )
 def test_the_front_matter_is_what_the_hub_reads(make: Make, kind: str, task: str | None) -> None:

@@ -149,6 +149,7 @@ class NgramTokenizer(TextTokenizer):
             counts[self.hashes(text)] += 1
         kept = np.flatnonzero(counts >= self.spec.seen)
         if len(kept) > self.spec.vocabulary:
+            # Of equally frequent ones those of words come first, as their hashes do.
             frequent = np.argsort(-counts[kept], kind="stable")[: self.spec.vocabulary]
             kept = np.sort(kept[frequent])
         return {"buckets": tuple(kept.tolist()), "bucket_counts": tuple(counts[kept].tolist())}

@@ -8,6 +8,8 @@ import time
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from yunmo.core import fields as specs
 from yunmo.core import tokenizers
@@ -242,3 +244,18 @@ def test_the_library_is_imported_for_subwords_only() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["False False", "True False"]
+
+
+FITTED = [fitted(ENGLISH + CHINESE, tokenizer) for tokenizer in ALL]
+
+
+@given(st.lists(st.text(max_size=60), min_size=1, max_size=4))
+@settings(max_examples=60, deadline=None)
+def test_a_text_is_encoded_alike_alone_in_a_batch_and_as_bytes(texts: list[str]) -> None:
+    for field in FITTED:
+        together = field.encode(texts)
+        for row, text in enumerate(texts):
+            for form in (text, text.encode()):
+                alone = field.encode([form])
+                assert np.array_equal(alone["x"][0], together["x"][row])
+                assert alone["x_length"][0] == together["x_length"][row]
