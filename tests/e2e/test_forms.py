@@ -51,7 +51,8 @@ def classes(folder: Path) -> Case:
         {"age": None, "spent": 40.0, "plan": None, "joined": "2022-12-31"},
         {"age": "71", "spent": None, "plan": "a plan it never saw", "joined": None},
     ]
-    return Case(data.customers(folder / "customers.csv"), ("--target", "churned"), rows, "churned")
+    folds = ("--set", "evaluate.cross_validation.folds=2")
+    return Case(data.customers(folder / "customers.csv"), ("--target", "churned", *folds), rows, "churned")
 
 
 def numbers(folder: Path) -> Case:
@@ -196,6 +197,18 @@ def test_a_form_holds_a_picture_beside_a_number(live: Service, trained: Callable
     file = next(iter(sorted((model.case.source.parent / "pictures").iterdir())))
     by_form = live.curl(model.path, "-F", f"picture=@{file}", "-F", "ink=70.5")["predictions"]
     assert_same(by_form, offline(live.home, model.run, [{"picture": picture(file), "ink": 70.5}]))
+
+
+def test_cross_validation_is_in_the_report(live: Service, trained: Callable[[Make], Trained]) -> None:
+    model = trained(classes)
+    folds = model.report["cross_validation"]
+    assert (folds["method"], folds["folds"]) == ("stratified", 2)
+    held = model.report["data"]["rows"]["train"] + model.report["data"]["rows"]["validation"]
+    assert sum(folds["rows"]) == held
+    accuracy = folds["outputs"]["churned"]["accuracy"]
+    assert accuracy["mean"] == pytest.approx(sum(accuracy["values"]) / 2)
+    assert accuracy["deviation"] == pytest.approx(abs(accuracy["values"][0] - accuracy["values"][1]) / 2**0.5)
+    assert "Cross-validation: churned (2 folds, stratified)" in live.home.ok("runs", "show", model.run["id"]).out
 
 
 @pytest.mark.parametrize("make", [classes, table_of_pictures], ids=lambda it: it.__name__)

@@ -36,6 +36,22 @@ def show_report(report: Mapping[str, Any]) -> None:
         if verdict:
             color = {"network": "green", "undecided": "yellow"}.get(verdict.get("best"), "red")
             say(f"[{color}]▍[/{color}] [bold]{escape(verdict['sentence'])}[/bold]")
+    _folds(report)
+
+
+def _folds(report: Mapping[str, Any]) -> None:
+    """Draw what cross-validation found: mean and deviation over the folds."""
+    folds = report.get("cross_validation")
+    if not folds:
+        return
+    kind = f"{folds['folds']} folds, {folds['method']}" + (f" by {folds['column']}" if folds["column"] else "")
+    for name, found in folds["outputs"].items():
+        shown = grid(("metric<", ">mean<", ">deviation<", "folds<"), title=f"Cross-validation: {name} ({escape(kind)})")
+        for key in _wanted(report, report["test"][name]):
+            values = found[key]
+            each = "  ".join(metric(key, value) for value in values["values"])
+            shown.add_row(_label(key), metric(key, values["mean"]), metric(key, values["deviation"]), each)
+        stdout().print(shown)
 
 
 def _curves(history: Sequence[Mapping[str, Any]]) -> None:

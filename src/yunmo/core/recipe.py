@@ -156,12 +156,29 @@ class TrainSpec(Spec, frozen=True):
     budget: Annotated[PositiveFloat | None, Meta(description="seconds the whole run may take; null: 300")] = None
 
 
+class CrossValidationSpec(Spec, frozen=True):
+    """Training once more for each of several folds of the rows that are not the test's, beyond the budget."""
+
+    folds: Annotated[int, Meta(ge=2, le=50, description="how many; each is a whole training")] = 5
+    method: Annotated[
+        Literal["stratified", "group", "time"],
+        Meta(
+            description="stratified: each class in every fold; group: rows with one value of the column are never on "
+            "both sides; time: rows held out are later than those trained on"
+        ),
+    ] = "stratified"
+    column: Annotated[str | None, Meta(description="group, time: the column of the data that says it")] = None
+
+
 class EvaluateSpec(Spec, frozen=True):
     """What the report shows first; it always holds everything."""
 
     metrics: Annotated[
         tuple[str, ...], Meta(description="metrics in the summary; empty: those usual for the task")
     ] = ()
+    cross_validation: Annotated[
+        CrossValidationSpec | None, Meta(description="mean and deviation over folds in the report; null: none")
+    ] = None
 
 
 class Recipe(Spec, frozen=True, kw_only=True):
@@ -274,6 +291,7 @@ def check_recipe(recipe: Recipe, *, where: str = "recipe") -> None:
     for part in ("inputs", "outputs"):
         if getattr(recipe, part) == ():
             raise RecipeError("names no field", where=f"{where}, {part}", remedy="Leave it out to have it inferred")
+    _check_folds(recipe.evaluate.cross_validation, where)
     known = {metric for metrics in METRICS.values() for metric in metrics}
     for metric in recipe.evaluate.metrics:
         if metric not in known:
@@ -282,6 +300,17 @@ def check_recipe(recipe: Recipe, *, where: str = "recipe") -> None:
                 where=f"{where}, evaluate.metrics",
                 remedy=f"Known: {', '.join(sorted(known))}",
             )
+
+
+def _check_folds(spec: CrossValidationSpec | None, where: str) -> None:
+    if spec is None or (spec.column is not None) == (spec.method != "stratified"):
+        return
+    needs = spec.column is None
+    raise RecipeError(
+        f"method {spec.method!r} {'needs a column' if needs else 'takes no column'}",
+        where=f"{where}, evaluate.cross_validation",
+        remedy="Write {method: group, column: patient}, say" if needs else "Leave it out, or name method group or time",
+    )
 
 
 def with_settings(data: dict[str, Any], assignments: list[str]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from yunmo.data.fields.image import ImageField, PixelStatistics
 from yunmo.data.fields.number import NumberField, NumberOutput, read_numbers
 from yunmo.data.fields.registry import open_field, open_output
 from yunmo.data.fields.text import TextField
+from yunmo.data.folds import Fold, divide
 from yunmo.data.infer import check_column, find_target, infer_inputs, infer_output
 from yunmo.data.limits import DEFAULT_LIMITS, Limits
 from yunmo.data.prepared import INDEX, SPLITS, Index, Prepared, load_prepared
@@ -52,6 +53,7 @@ def prepare(
     emit: Callable[[AnyEvent], None] = _ignore,
     cancelled: Callable[[], bool] = lambda: False,
     limits: Limits = DEFAULT_LIMITS,
+    fold: Fold | None = None,
 ) -> Prepared:
     """Prepare data for training, or open it if that was done before.
 
@@ -66,6 +68,8 @@ def prepare(
         emit: gets a `DataPrepared`.
         cancelled: asked for every chunk.
         limits: how much the files may hold.
+        fold: of the recipe's cross-validation: its rows held out become the split test, and the true test rows are in
+            none; None: no fold.
 
     Raises:
         DataError: data that no model can be trained on; names file, row, field and remedy.
@@ -74,7 +78,7 @@ def prepare(
         Cancelled: ``cancelled`` said so; nothing stays behind.
     """
     digests = {split: _digest(path) for split, path in sorted(splits.items())}
-    asked = msgspec.json.encode([recipe_data(recipe), digests, target])
+    asked = msgspec.json.encode([recipe_data(recipe), digests, target, *([fold] if fold else [])])
     fingerprint = hashlib.sha256(asked).hexdigest()
     if (folder / INDEX).is_file():
         done = load_prepared(folder)
@@ -86,7 +90,7 @@ def prepare(
     try:
         with storage_errors(folder):
             partial.mkdir(parents=True)
-            work = _Preparation(recipe, splits, partial, target, checker(cancelled), limits)
+            work = _Preparation(recipe, splits, partial, target, checker(cancelled), limits, fold)
             try:
                 index = work.run(fingerprint, digests)
             finally:
@@ -106,9 +110,16 @@ class _Preparation:
     """One run of `prepare`: the state that its steps share."""
 
     def __init__(
-        self, recipe: Recipe, splits: dict[str, Path], folder: Path, target: str | None, check: Check, limits: Limits
+        self,
+        recipe: Recipe,
+        splits: dict[str, Path],
+        folder: Path,
+        target: str | None,
+        check: Check,
+        limits: Limits,
+        fold: Fold | None,
     ) -> None:
-        self.recipe, self.folder, self.check, self.limits = recipe, folder, check, limits
+        self.recipe, self.folder, self.check, self.limits, self.fold = recipe, folder, check, limits, fold
         self.decisions: list[Decision] = []
         self.statistics: dict[str, FieldStatistics] = {}
         self.files: dict[str, dict[str, dict[str, str]]] = {"inputs": {}, "outputs": {}}
@@ -174,7 +185,9 @@ class _Preparation:
 
     def _expected(self, target: str | None) -> set[str]:
         named = (*(self.recipe.inputs or ()), *(self.recipe.outputs or ()))
-        return {field.column or field.name for field in named} | ({target} if target else set())
+        folds = self.recipe.evaluate.cross_validation
+        others = {name for name in (target, folds.column if folds else None) if name}
+        return {field.column or field.name for field in named} | others
 
     def _refuse_too_few_rows(self) -> None:
         """Say so first of all: of so few rows every other finding, such as a constant column, would mislead."""
@@ -212,6 +225,9 @@ class _Preparation:
         check_recipe(msgspec.structs.replace(self.recipe, inputs=inputs, outputs=outputs))
         self.inputs: list[Field] = [open_field(spec, max_pixels=self.limits.pixels) for spec in inputs]
         self.outputs: list[Field] = [open_output(spec) for spec in outputs]
+        folds = self.recipe.evaluate.cross_validation
+        if folds is not None and folds.column is not None:
+            check_column(source, folds.column)
         for field in (*self.inputs, *self.outputs):
             for opened in self.sources.values():
                 check_column(opened, field.column)
@@ -266,14 +282,14 @@ class _Preparation:
                 self._columns[key] = read_numbers(values)[0]
 
     def _split(self, rows: dict[str, Rows]) -> dict[str, Rows]:
-        """Take from train what is not given."""
+        """Take from train what is not given; of a fold, what it holds out is the test."""
+        if self.fold is not None:
+            rows["train"], rows["test"] = self._divide(rows["train"], self.fold)
         shares = {"test": self._test_share, "validation": self.recipe.train.validation}
         for split, share in shares.items():
-            if split in self.sources:
+            if split in rows:
                 continue
-            output = self.outputs[0]
-            values = take(self._column("train", output.column), rows["train"])
-            stay, held = hold_out(strata(output.spec, values), share, self.recipe.train.seed)  # type: ignore[arg-type] # an output's
+            stay, held = hold_out(self._strata(rows["train"]), share, self.recipe.train.seed)
             rows[split], rows["train"] = rows["train"][held], rows["train"][stay]
         for split in SPLITS:
             if not len(rows[split]):
@@ -282,6 +298,22 @@ class _Preparation:
                     f"no rows are left for {split}, of {len(source)}", where=source.path.name, remedy=_MORE_ROWS
                 )
         return {split: rows[split] for split in SPLITS}
+
+    def _strata(self, rows: Rows) -> Rows:
+        output = self.outputs[0]
+        return strata(output.spec, take(self._column("train", output.column), rows))  # type: ignore[arg-type] # an output's
+
+    def _divide(self, rows: Rows, fold: Fold) -> tuple[Rows, Rows]:
+        """Return the rows that a fold trains on, and those it holds out; the test's are in neither."""
+        spec, seed = self.recipe.evaluate.cross_validation, self.recipe.train.seed
+        if spec is None:
+            raise DataError("the recipe asks for no cross-validation", where="evaluate.cross_validation")
+        if fold.without_test:
+            rows = rows[hold_out(self._strata(rows), self._test_share, seed)[0]]
+        keys = take(self.sources["train"].column(spec.column), rows) if spec.column else None
+        where = self._where("train")
+        stay, held = divide(spec, fold, self._strata(rows), keys, seed, lambda row: where(int(rows[row])))
+        return rows[stay], rows[held]
 
     def _write_pictures(self, rows: dict[str, Rows]) -> dict[str, Rows]:
         """Decode all picture fields; return the rows whose pictures could all be read."""

@@ -17,7 +17,7 @@ import msgspec
 from yunmo.control.services.runs import REPORT, REPORT_PAGE
 from yunmo.core.events import AnyEvent, Decision, EpochFinished, RecipeResolved
 from yunmo.core.files import write_atomic
-from yunmo.core.recipe import recipe_data, recipe_from
+from yunmo.core.recipe import Recipe, recipe_data, recipe_from
 from yunmo.core.schema import Spec
 
 ORDER = "order.json"
@@ -26,6 +26,7 @@ LOCK = "lock"
 
 _DATA = "data"
 _TRAINING = "training"
+_FOLDS = "folds"
 _TRAINED = "trained.json"
 _BATCH = 256
 
@@ -129,6 +130,9 @@ class Run:
             },
         )
         report["summary"] = summary(report)
+        folds = self._cross_validate(recipe)
+        if folds is not None:
+            report["cross_validation"] = folds
         write_atomic(self.folder / REPORT_PAGE, render_html(report).encode())
         write_atomic(self.folder / REPORT, msgspec.json.encode(report))
         return {"summary": report["summary"]}
@@ -144,13 +148,30 @@ class Run:
         pack(self._prepared(), recipe, weights, report, page, self.folder / BUNDLE, name=self.order.name)
         return {}
 
+    def _cross_validate(self, recipe: Recipe) -> dict[str, Any] | None:
+        from yunmo.data.limits import Limits
+        from yunmo.training.cross_validate import cross_validate
+
+        return cross_validate(
+            recipe,
+            self._files(),
+            self.folder / _FOLDS,
+            emit=self.emit,
+            cancelled=self.cancelled,
+            cores=self.order.cores,
+            limits=Limits(pixels=self.order.max_pixels),
+        )
+
+    def _files(self) -> dict[str, Path]:
+        return {split: Path(path) for split, path in self.order.splits.items()}
+
     def _prepared(self) -> Any:
         from yunmo.data.limits import Limits
         from yunmo.data.prepare import prepare
 
         return prepare(
             recipe_from(self.order.recipe),
-            {split: Path(path) for split, path in self.order.splits.items()},
+            self._files(),
             self.folder / _DATA,
             target=self.order.target,
             emit=self.emit,
