@@ -17,7 +17,7 @@ import uvloop
 
 from yunmo.app.application import Application
 from yunmo.app.sockets import private_socket
-from yunmo.client.client import Client
+from yunmo.client.client import DEFAULT_TIMEOUT, Client
 from yunmo.core.errors import Unavailable, WorkspaceBusy, YunmoError
 from yunmo.serving.http import App, Receive, Scope, Send
 from yunmo.serving.http1.server import Http1Server
@@ -70,6 +70,21 @@ def open_session(home: Path, environment: Mapping[str, str] = os.environ) -> Ite
         yield stack.enter_context(_client_at(f"{_UNIX}{socket}", workspace))
 
 
+def service_at(home: Path, environment: Mapping[str, str] = os.environ, *, timeout: float) -> Client | None:
+    """Return a client on the service at ``YUNMO_URL``, or on the one that holds the workspace; None if there is none.
+
+    Args:
+        home: the workspace; it must be there unless ``YUNMO_URL`` is set.
+        environment: where ``YUNMO_URL`` and ``YUNMO_API_KEY`` are looked up.
+        timeout: seconds that an answer may take.
+    """
+    if url := environment.get("YUNMO_URL"):
+        return Client(url, environment.get("YUNMO_API_KEY"), timeout=timeout)
+    workspace = Workspace(home)
+    address = workspace.service_address()
+    return _client_at(address, workspace, timeout=timeout) if address else None
+
+
 def _address_or_lock(workspace: Workspace, stack: contextlib.ExitStack) -> str | Lock:
     """Return where the workspace's holder answers, or the lock if nobody holds it.
 
@@ -98,11 +113,11 @@ def _new_socket(workspace: Workspace) -> Path:
     return folder / f"{secrets.token_hex(4)}.sock"
 
 
-def _client_at(address: str, workspace: Workspace) -> Client:
+def _client_at(address: str, workspace: Workspace, *, timeout: float = DEFAULT_TIMEOUT) -> Client:
     key = workspace.workspace_key()
     if address.startswith(_UNIX):
-        return Client("http://localhost", key, uds=address.removeprefix(_UNIX))
-    return Client(address, key)
+        return Client("http://localhost", key, uds=address.removeprefix(_UNIX), timeout=timeout)
+    return Client(address, key, timeout=timeout)
 
 
 @contextlib.contextmanager

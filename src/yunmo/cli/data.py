@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from yunmo.cli.complete import dataset_versions
 from yunmo.cli.output import AsJson, emit, facts, number, say, size, table, when
 from yunmo.cli.place import connect
 
@@ -15,7 +16,12 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Datasets: named data with versions that never change.", no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(metavar="NAME[:V]", help="The dataset; without version, its newest.")]
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME[:V]", help="The dataset; without version, its newest.", autocompletion=dataset_versions
+    ),
+]
 _SHOWN = 3
 """Values of a list that are shown."""
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from yunmo.cli.complete import endpoint_names
 from yunmo.cli.models import Version
 from yunmo.cli.output import AsJson, emit, facts, say, table, when
 from yunmo.cli.place import connect
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Endpoints: stable names and URLs at which models answer.", no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(metavar="ENDPOINT", help="Name of the endpoint.")]
+Name = Annotated[str, typer.Argument(metavar="ENDPOINT", help="Name of the endpoint.", autocompletion=endpoint_names)]
 
 NONE = "none"
 """The word that takes a limit away."""

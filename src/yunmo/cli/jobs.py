@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from yunmo.cli.complete import dataset_versions, endpoint_names
 from yunmo.cli.output import AsJson, emit, facts, say, table, when
 from yunmo.cli.place import connect
 
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Jobs: an endpoint's answers to whole datasets.", no_args_is_help=True)
 
-Endpoint = Annotated[str, typer.Argument(metavar="ENDPOINT", help="Name of the endpoint.")]
+Endpoint = Annotated[
+    str, typer.Argument(metavar="ENDPOINT", help="Name of the endpoint.", autocompletion=endpoint_names)
+]
 Id = Annotated[str, typer.Argument(metavar="ID", help="As `yunmo jobs ls ENDPOINT` shows it.")]
 Detach = Annotated[bool, typer.Option("--detach", help="Don't wait for it.")]
 _POLL_SECONDS = 0.2
@@ -25,7 +28,14 @@ _POLL_SECONDS = 0.2
 @app.command("start")
 def start(
     endpoint: Endpoint,
-    dataset: Annotated[str, typer.Argument(metavar="NAME[:V]", help="The dataset; without version, its newest.")],
+    dataset: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME[:V]",
+            help="The dataset; without version, its newest.",
+            autocompletion=dataset_versions,
+        ),
+    ],
     split: Annotated[str, typer.Option(help="Which of its splits: train, validation or test.")] = "train",
     name: Annotated[str | None, typer.Option(help="Dataset that the answers become. [NAME-answers]")] = None,
     detach: Detach = False,

@@ -21,7 +21,6 @@ app = typer.Typer(
     name="yunmo",
     help="Bring data, get a signed model that answers over REST.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -66,7 +65,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status.
     """
     try:
-        status = app(args=list(sys.argv[1:] if arguments is None else arguments), standalone_mode=False)
+        status = app(
+            args=list(sys.argv[1:] if arguments is None else arguments),
+            # Named, so that completion is that of the command however this is started.
+            prog_name="yunmo",
+            standalone_mode=False,
+        )
         sys.stdout.flush()
     except typer.TyperException as error:
         return _misused(error)

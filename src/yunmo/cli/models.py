@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from yunmo.cli.complete import model_versions
 from yunmo.cli.output import AsJson, emit, facts, metric, say, size, table, when
 from yunmo.cli.place import connect
 from yunmo.core.errors import IntegrityError, NotFound
@@ -19,7 +20,12 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Models: signed bundles in versions.", no_args_is_help=True)
 
-Version = Annotated[str, typer.Argument(metavar="NAME:V", help="A version, or NAME@ALIAS, or NAME for the newest.")]
+Version = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME:V", help="A version, or NAME@ALIAS, or NAME for the newest.", autocompletion=model_versions
+    ),
+]
 
 
 @app.command("ls")
@@ -45,7 +51,9 @@ def ls(as_json: AsJson = False) -> None:
 
 @app.command("show")
 def show(
-    reference: Annotated[str, typer.Argument(metavar="NAME[:V]", help="A model, or one version of it.")],
+    reference: Annotated[
+        str, typer.Argument(metavar="NAME[:V]", help="A model, or one version of it.", autocompletion=model_versions)
+    ],
     bom: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write its bill of materials (CycloneDX, JSON).")
     ] = None,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from yunmo.cli.complete import endpoint_names
 from yunmo.cli.output import AsJson, emit, grid, number, say, stdout
 from yunmo.cli.place import connect
 from yunmo.cli.predict_rows import answer_to_file, answer_to_stdout
@@ -27,7 +28,9 @@ PICTURES = {
 
 
 def predict(
-    endpoint: Annotated[str, typer.Argument(metavar="ENDPOINT", help="Name of the endpoint.")],
+    endpoint: Annotated[
+        str, typer.Argument(metavar="ENDPOINT", help="Name of the endpoint.", autocompletion=endpoint_names)
+    ],
     files: Annotated[
         list[Path],
         typer.Argument(

@@ -14,7 +14,7 @@ from yunmo.cli.main import app
 Yunmo = Callable[..., tuple[int, str, str]]
 
 SURFACE = {
-    "": {"--version"},
+    "": {"--version", "--install-completion", "--show-completion"},
     "up": {"--host", "--port", "--grpc-port"},
     "train SOURCE": {"--test", "--validation", "--target", "--name", "--budget", "--set", "--detach"},
     "runs ls": set(),
