@@ -17,7 +17,7 @@ from sqlalchemy import select
 
 from yunmo.control.context import Context
 from yunmo.control.jobs.process import Child, ChildDied
-from yunmo.core.errors import Cancelled, InternalError, NotFound, TrainingFailed, YunmoError, problem
+from yunmo.core.errors import Cancelled, InternalError, NotFound, YunmoError, problem
 from yunmo.core.events import AnyEvent
 from yunmo.core.resources import SplitFile
 from yunmo.store.tables import WorkRow
@@ -51,6 +51,10 @@ class Execution(ABC):
     steps: ClassVar[tuple[str, ...]]
     kept: ClassVar[frozenset[str]]
     """Files of its folder that outlive it."""
+    failed: ClassVar[type[YunmoError]]
+    """What it comes to if its process dies and dies again."""
+    remedy: ClassVar[str]
+    """What can be done about that."""
 
     def __init__(self, context: Context, work_id: str, attempt: int, stopping: Callable[[], bool]) -> None:
         self._context = context
@@ -161,16 +165,14 @@ class Execution(ABC):
                 if self._stopping():
                     raise Interrupted from None
                 if last:
-                    raise TrainingFailed(
-                        f"the process of the {self.kind} {death.reason()}, {TRIES} times in the step {name}",
-                        remedy="If memory ran out, take a smaller batch_size or network; see `yunmo runs logs`",
-                    ) from None
+                    message = f"the process of the {self.kind} {death.reason()}, {TRIES} times in the step {name}"
+                    raise self.failed(message, remedy=self.remedy) from None
                 self._died(death)
             except Cancelled:
                 if self._stopping():
                     raise Interrupted from None
                 raise
-        raise TrainingFailed(f"the process of the {self.kind} cannot be started")
+        raise self.failed(f"the process of the {self.kind} cannot be started")
 
     def _linked(self, split: str, file: SplitFile) -> Path:
         """Give a split's file the name that its owner knows, so that messages name it so."""

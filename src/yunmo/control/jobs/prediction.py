@@ -16,7 +16,7 @@ from yunmo.control.jobs.steps import ORDER
 from yunmo.control.services.datasets import Datasets
 from yunmo.control.services.jobs import ANSWERS
 from yunmo.control.services.runs import LOG
-from yunmo.core.errors import NotFound
+from yunmo.core.errors import ModelFailed, NotFound
 from yunmo.core.events import AnyEvent, JobProgress
 from yunmo.core.files import write_atomic
 from yunmo.core.resources import NewDataset, SplitFile
@@ -33,6 +33,8 @@ class JobExecution(Execution):
     table = JobRow
     steps = ("answer", "register")
     kept = frozenset({LOG})
+    failed = ModelFailed
+    remedy = "If memory ran out, give the data in smaller files; what is answered is kept for `yunmo jobs resume`"
 
     _noted = 0.0
     _gone = False

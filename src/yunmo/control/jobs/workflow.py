@@ -13,7 +13,7 @@ from yunmo.control.jobs.process import Child, ChildDied
 from yunmo.control.jobs.steps import BUNDLE, ORDER, Order
 from yunmo.control.services.models import Models
 from yunmo.control.services.runs import LOG, REPORT, REPORT_PAGE
-from yunmo.core.errors import BundleError
+from yunmo.core.errors import BundleError, TrainingFailed
 from yunmo.core.events import (
     AnyEvent,
     EpochFinished,
@@ -40,6 +40,8 @@ class RunExecution(Execution):
     table = RunRow
     steps = ("prepare", "train", "evaluate", "pack", "sign", "register")
     kept = frozenset({LOG, REPORT, REPORT_PAGE})
+    failed = TrainingFailed
+    remedy = "If memory ran out, take a smaller batch_size or network; see `yunmo runs logs`"
 
     def _do(self, name: str, given: dict[str, Any]) -> dict[str, Any]:
         if name == "sign":

@@ -35,6 +35,11 @@ class ParquetSource(TableSource):
 
     kind = "parquet"
 
+    @property
+    def longest_cell(self) -> int:
+        """Bytes that a text may have."""
+        return self._limits.cell
+
     def where(self, row: int) -> str:
         """Name the file and the row, counted from 0 as pandas does."""
         return f"{self._name}, row {row} (from 0)"
@@ -133,6 +138,7 @@ class _Column:
         """
         cells.indices.validate(full=True)
         places = cells.indices.to_pylist()
+        self._refuse_long(cells, places, first)
         try:
             values = _plain(cells.dictionary)
         except UnicodeDecodeError:
@@ -144,6 +150,23 @@ class _Column:
         if any(place is not None and not 0 <= place < len(values) for place in places):
             raise ValueError("a place beyond the dictionary")
         return [values[place] if place is not None else None for place in places]
+
+    def _refuse_long(self, cells: pa.Array, places: list[int | None], first: int) -> None:
+        """Refuse a text over the limit before it becomes one of Python's.
+
+        Raises:
+            DataError: names the row, if it is among these.
+        """
+        import pyarrow.compute as pc  # type: ignore[import-untyped]  # it ships no types
+
+        most = self._source.longest_cell
+        if not _is_text(cells.type.value_type) or not len(cells.dictionary):
+            return
+        lengths = pc.binary_length(cells.dictionary).fill_null(0).to_numpy(zero_copy_only=False)
+        if lengths.max() > most:
+            place = int(lengths.argmax())
+            row = first + (places.index(place) if place in places else 0)
+            raise self._error(f"a text of more than {most:,} bytes", row, "Leave it out, or shorten it")
 
     def _find_not_utf8(self, places: list[int | None], dictionary: pa.Array, first: int) -> None:
         for row, place in enumerate(places):
@@ -160,7 +183,7 @@ class _Column:
         Raises:
             DataError: a missing list or number, or lists of several lengths.
         """
-        import pyarrow.compute as pc  # type: ignore[import-untyped]  # it ships no types
+        import pyarrow.compute as pc
 
         cells.validate(full=True)
         rows, shape = len(cells), [len(cells)]

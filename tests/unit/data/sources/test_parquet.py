@@ -129,11 +129,17 @@ def test_a_small_file_of_very_many_cells_is_refused_before_they_fill_the_memory(
 
 def test_a_long_text_in_every_row_is_kept_once(file: Path) -> None:
     """10 GB as plain texts."""
-    places = pa.array(np.zeros(1000, np.int32))
+    places = pa.array(np.zeros(10_000, np.int32))
     _write(
-        file, {"a": pa.DictionaryArray.from_arrays(places, pa.array(["x" * 10**7]))}, dictionary_pagesize_limit=10**8
+        file, {"a": pa.DictionaryArray.from_arrays(places, pa.array(["x" * 10**6]))}, dictionary_pagesize_limit=10**8
     )
     assert len(set(open_source(file).column("a"))) == 1
+
+
+def test_a_text_over_the_limit_is_refused_where_it_is(file: Path) -> None:
+    with pytest.raises(DataError, match="a text of more than 1,048,576 bytes") as caught:
+        open_source(_write(file, {"a": ["x", "y", "x" * (2**20 + 1)]}))
+    assert caught.value.where == "rows.parquet, row 2 (from 0), a"
 
 
 @pytest.mark.parametrize("keep", [5, 12, 0.5, 0.99])
