@@ -25,7 +25,7 @@ from yunmo.control.services.jobs import ANSWERS
 from yunmo.core.access import Principal
 from yunmo.inference.predictor import Predictor
 
-MANY = 150_000
+MANY = 100_000
 """Rows that take some quarters of a second, as often as answers are kept."""
 
 

@@ -8,7 +8,7 @@ import os
 import tarfile
 import tempfile
 import zlib
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from yunmo.core.errors import DataError, UnsafeArchive
@@ -97,14 +97,16 @@ class TarArchive(Archive):
                     if entries > self.limits.entries:
                         raise self.too_many()
                     self._check(info)
-                    if info.isdir() or is_junk(info.name):
+                    # `tar -C FOLDER .` writes ./cat/1.jpg, which a table names cat/1.jpg.
+                    name = str(PurePosixPath(info.name))
+                    if info.isdir() or is_junk(name):
                         continue
-                    if info.name in members:
-                        raise self.unsafe("two members have this name", info.name)
+                    if name in members:
+                        raise self.unsafe("two members have this name", name)
                     total += info.size
                     if total > self.limits.total:
                         raise self.unsafe(f"more than {self.limits.total:,} bytes unpacked", info.name)
-                    members[info.name] = info
+                    members[name] = info
                 end = archive.offset
         except _UNREADABLE as error:
             raise self._damaged(f"a damaged tar file ({error})") from None

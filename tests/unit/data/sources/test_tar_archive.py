@@ -46,6 +46,15 @@ def test_the_folder_names_the_class(make_tar: Tar, mode: str, form: int) -> None
     source.close()
 
 
+def test_names_that_begin_with_a_dot_are_those_without(make_tar: Tar) -> None:
+    path = make_tar({"./cat/1.png": b"1", "./dog/1.png": b"2", "./.hidden/1.png": b"3"})
+    archive = TarArchive(path, DEFAULT_LIMITS)
+    assert list(archive.members) == ["cat/1.png", "dog/1.png"]
+    archive.close()
+    with pytest.raises(UnsafeArchive, match="two members"):
+        TarArchive(make_tar({"./a": b"1", "a": b"2"}), DEFAULT_LIMITS)
+
+
 def test_long_and_chinese_names(make_tar: Tar) -> None:
     name = f"猫/{'很长' * 100}.png"
     for form in (tarfile.PAX_FORMAT, tarfile.GNU_FORMAT):
@@ -54,10 +63,11 @@ def test_long_and_chinese_names(make_tar: Tar) -> None:
         source.close()
 
 
+@pytest.mark.parametrize("top", ["x/", "./"])
 @pytest.mark.parametrize("table", ["t.csv", "t.jsonl"])
-def test_a_table_finds_its_pictures(make_tar: Tar, table: str) -> None:
+def test_a_table_finds_its_pictures(make_tar: Tar, table: str, top: str) -> None:
     rows = {"t.csv": b"file,kind\npics/1.png,a\n", "t.jsonl": b'{"file": "pics/1.png", "kind": "a"}\n'}[table]
-    source = open_source(make_tar({f"x/{table}": rows, "x/pics/1.png": b"1"}, mode="w:gz"))
+    source = open_source(make_tar({f"{top}{table}": rows, f"{top}pics/1.png": b"1"}, mode="w:gz"))
     assert source.is_picture("file")
     assert source.column("file")[0].read() == b"1"
     source.close()
