@@ -126,7 +126,7 @@ class BagEncoder(Spec, frozen=True, tag_field="type", tag="bag"):
     Vectors of words and of characters are averaged apart, so neither drowns the other. Joulin et al. 2016.
     """
 
-    size: Annotated[Positive, Meta(description="length of a vector")] = 32
+    size: Annotated[Positive, Meta(description="length of a vector")] = 64
     rarity: Annotated[
         bool, Meta(description="n-grams of few training texts weigh more (inverse document frequency)")
     ] = True

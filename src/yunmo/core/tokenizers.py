@@ -33,7 +33,7 @@ class NgramTokenizer(Spec, frozen=True, tag_field="type", tag="ngrams"):
     shortest: Annotated[int, Meta(ge=1, le=8, description="shortest sequence of characters")] = 1
     characters: Annotated[_ORDER, Meta(description="longest sequence of characters; 0: none")] = 4
     seen: Annotated[Positive, Meta(description=_SEEN)] = 1
-    vocabulary: VocabularySize = 131_072
+    vocabulary: VocabularySize = 120_000
 
 
 class WordTokenizer(Spec, frozen=True, tag_field="type", tag="words"):
