@@ -50,7 +50,7 @@ FOLDS = 3
 ITERATIONS = 25
 """Steps of the solver between two looks at the clock."""
 ROUNDS = 12
-TEXT_REGULARIZATION = (0.1, 1.0, 3.0, 10.0, 30.0)
+TEXT_REGULARIZATION = (1.0, 10.0, 30.0)
 """The same for texts, whose features are many and small."""
 TEXTS = 200_000
 """Training texts from which words are taken."""

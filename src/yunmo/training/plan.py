@@ -157,7 +157,7 @@ class _Planner:
             )
             return encoder, "reads sequences of any length in both directions"
         if isinstance(field, TextField):
-            return specs.BagEncoder(), "means of n-gram vectors: as good as larger networks on small data, in seconds"
+            return specs.BagEncoder(), "means of n-gram vectors: as good as larger networks on small data, and fast"
         if isinstance(field, CategoryField):
             count = len(self.statistics[field.name].categories)
             if count <= _ONE_HOT_LIMIT:
