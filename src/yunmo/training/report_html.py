@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -66,8 +66,22 @@ def _output(report: Mapping[str, Any], name: str, plotted: bool) -> dict[str, An
         "against": against,
         "models": [label for label, _ in models],
         "figures": [(LABELS[metric], [with_interval(metric, values) for _, values in models]) for metric in metrics],
+        "folds": _folds(report, name, metrics),
         "plots": _plots(test, models) if plotted else {},
     }
+
+
+def _folds(report: Mapping[str, Any], name: str, metrics: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Return label, and mean, deviation and the value of each fold, of each metric; none without cross-validation."""
+    found = report.get("cross_validation")
+    if found is None:
+        return []
+    rows = []
+    for metric in metrics:
+        values = found["outputs"][name][metric]
+        cells = [values["mean"], values["deviation"], *values["values"]]
+        rows.append((LABELS[metric], ["–" if cell is None else format_metric(metric, cell) for cell in cells]))
+    return rows
 
 
 def _tile(metric: str, test: Mapping[str, Any], validation: Mapping[str, Any]) -> dict[str, str]:

@@ -4,6 +4,7 @@ from html.parser import HTMLParser
 import pytest
 from tests.unit.training.made_reports import classified, epochs, estimated, report_of
 
+from yunmo.core.recipe import METRICS
 from yunmo.training.report_html import PLOTTED_OUTPUTS, duration, render_html
 
 HOSTILE = '<script>alert("1")</script>'
@@ -129,3 +130,21 @@ def test_texts_of_mistakes_and_words_are_shown_and_escaped():
     assert "<script>a dull film</script>" in page.text
     assert "<b>dull" in page.text
     assert "Words that weigh most" in page.text
+
+
+def test_folds_are_shown():
+    report = report_of({"label": classified(["cat", "dog"])})
+    metrics = {
+        metric: {"mean": 0.625, "deviation": 0.0321, "values": [0.6, 0.65, None]} for metric in METRICS["category"]
+    }
+    report["cross_validation"] = {
+        "method": "group", "column": HOSTILE, "folds": 3, "rows": [40, 41, 42], "outputs": {"label": metrics}
+    }  # fmt: skip
+    page = Page(render_html(report))
+    assert page.open == []
+    assert "script" not in page.tags
+    assert "MeanDeviationFold 1Fold 2Fold 3" in page.text
+    assert "62.5 %3.2 %60.0 %65.0 %–" in page.text
+    assert f"(group by {HOSTILE})" in page.text
+    assert "the 40, 41, 42 rows held out" in page.text
+    assert "Cross-validation" not in Page(render_html(report_of({"label": classified(["cat", "dog"])}))).text
