@@ -15,6 +15,8 @@ BOUNDARY = "XyZ"
 class Anything:
     """Takes a raw body of any type."""
 
+    raw_types = ()
+
     def single_input(self, media_type: str) -> str | None:
         del media_type
         return None

@@ -28,7 +28,6 @@ from yunmo.core.fields import (
     CategoryOutput,
     DateField,
     FieldStatistics,
-    ImageField,
     ModelInput,
     NumberField,
     TensorOutput,
@@ -275,21 +274,19 @@ class Predictor:
         return [dict(zip(names, row, strict=True)) for row in zip(*(column for _, column in columns), strict=True)]
 
     def single_input(self, media_type: str) -> str | None:
-        """Return the field that a raw request body of a media type fills alone, None if there is none.
-
-        A model with one picture as its only field takes ``image/*`` and ``application/octet-stream``, one with one text
-        ``text/plain`` in UTF-8.
-        """
-        if len(self.inputs) != 1:
-            return None
+        """Return the field that a raw request body of a media type fills alone, None if there is none."""
         kind = media_type.partition(";")[0].strip().lower()
-        match self.inputs[0]:
-            case ImageField(name=name) if kind.startswith("image/") or kind == "application/octet-stream":
-                return name
-            case TextField(name=name) if kind == "text/plain":
-                return name
-            case _:
-                return None
+        return next((field.name for field in self._alone if field.reads(kind)), None)
+
+    @property
+    def raw_types(self) -> tuple[str, ...]:
+        """The media types of such a body that clients are told of."""
+        return tuple(itertools.chain.from_iterable(field.MEDIA_TYPES for field in self._alone))
+
+    @property
+    def _alone(self) -> tuple[Field, ...]:
+        """The only field, if there is one."""
+        return tuple(self.fields.values()) if len(self.fields) == 1 else ()
 
     def _encode(self, rows: Sequence[Mapping[str, Any]], first: int) -> Arrays:
         for index, row in enumerate(rows, first):

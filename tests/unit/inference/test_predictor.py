@@ -19,6 +19,7 @@ from yunmo.bundle.files import GOLDEN, GRAPH, MANIFEST, STATISTICS, file_digest
 from yunmo.bundle.sign import sign
 from yunmo.core.errors import BodyTooLarge, BundleError, IntegrityError, InvalidInput, ModelFailed
 from yunmo.core.fields import ImageField, InputField, TextField
+from yunmo.data.fields.registry import open_field
 from yunmo.inference.predictor import CHUNK, Predictor
 
 Open = Callable[[Kind], Predictor]
@@ -67,8 +68,9 @@ def test_one_text_or_picture_may_come_as_the_whole_body(
     found: str | None,
 ) -> None:
     predictor = opened("table")
-    monkeypatch.setattr(predictor, "manifest", msgspec.structs.replace(predictor.manifest, inputs=fields))
+    monkeypatch.setattr(predictor, "fields", {spec.name: open_field(spec) for spec in fields})
     assert predictor.single_input(media) == found
+    assert (media.partition(";")[0] in predictor.raw_types) is (found is not None)
 
 
 def test_a_picture_is_the_same_as_bytes_base64_and_pixels(opened: Open) -> None:

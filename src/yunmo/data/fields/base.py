@@ -97,6 +97,9 @@ class Field(ABC):
     ENCODE_VERSION: ClassVar[int] = 1
     """Changes whenever `encode` gives other tensors for the same raw values; bundles record it."""
 
+    MEDIA_TYPES: ClassVar[tuple[str, ...]] = ()
+    """Media types that one value may have as the whole body of a request, if the model has no other field."""
+
     role: ClassVar[Role] = "input"
     spec: ModelInput | ModelOutput
 
@@ -157,6 +160,10 @@ class Field(ABC):
     @abstractmethod
     def json_schema(self) -> dict[str, Any]:
         """Return the JSON Schema of one raw value in a request."""
+
+    def reads(self, media_type: str) -> bool:
+        """Say whether one value may come as a body of a media type, given in lower case without parameters."""
+        return media_type in self.MEDIA_TYPES
 
     def raw(self, value: Any) -> Any:
         """Return a raw value as JSON-able data from which `encode` makes the same tensor."""

@@ -44,6 +44,7 @@ class ImageField(Field):
         max_pixels: most pixels of a picture that is decoded.
     """
 
+    MEDIA_TYPES = ("image/jpeg", "image/png", "image/webp", "image/bmp", "image/gif")
     spec: specs.ImageField
 
     def __init__(
@@ -164,6 +165,10 @@ class ImageField(Field):
                 },
             ],
         }
+
+    def reads(self, media_type: str) -> bool:
+        """Say so of any picture: what it is, its bytes tell."""
+        return media_type.startswith("image/") or media_type == "application/octet-stream"
 
     def raw(self, value: Any) -> str:
         """Return base64 of the file; of a large file or an array, of a PNG that encodes to the same pixels."""

@@ -31,6 +31,7 @@ _SAMPLE = 20_000
 class TextField(Field):
     """A text. Token 0 is padding; longer texts are cut at the end."""
 
+    MEDIA_TYPES = ("text/plain",)
     spec: specs.TextField
 
     def __init__(self, spec: specs.TextField, statistics: FieldStatistics | None = None) -> None:

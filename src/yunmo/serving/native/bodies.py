@@ -16,8 +16,6 @@ Rows = list[dict[str, Any]]
 
 JSON = "application/json"
 FORM = "multipart/form-data"
-RAW_EXAMPLES = ("image/jpeg", "image/png", "image/webp", "image/bmp", "image/gif", "text/plain")
-"""Media types that may come alone as a body, where the model has one field that reads them."""
 
 MAX_PARTS = 1000
 _BODY = "request body"
@@ -31,6 +29,10 @@ _DEEP = "the JSON is nested too deep"
 
 class TakesRaw(Protocol):
     """The part of a predictor that knows which field a raw body is for."""
+
+    @property
+    def raw_types(self) -> tuple[str, ...]:
+        """Media types of raw bodies that clients are told of."""
 
     def single_input(self, media_type: str) -> str | None:
         """Return the field that a body of this media type is the value of, None if there is none."""
@@ -58,7 +60,7 @@ def parameters(header: str) -> tuple[str, dict[str, str]]:
 
 def accepted(model: TakesRaw) -> list[str]:
     """Return the media types that an endpoint reads."""
-    return [JSON, FORM, *(kind for kind in RAW_EXAMPLES if model.single_input(kind) is not None)]
+    return [JSON, FORM, *model.raw_types]
 
 
 def check_type(content_type: str | None, encoding: str | None, model: TakesRaw) -> None:

@@ -12,11 +12,15 @@ from yunmo.serving.native.bodies import accepted, check_type, media_type, read_f
 
 
 class Picture:
+    raw_types = ("image/jpeg", "image/png")
+
     def single_input(self, media_type: str) -> str | None:
         return "image" if media_type.startswith("image/") else None
 
 
 class Table:
+    raw_types = ()
+
     def single_input(self, media_type: str) -> str | None:  # noqa: ARG002 (as the predictor's)
         return None
 
@@ -140,6 +144,7 @@ def test_other_types_are_refused_naming_what_is_read(
 def test_what_is_accepted_passes(content_type: str) -> None:
     check_type(content_type, "identity", Table())
     assert accepted(Table()) == ["application/json", "multipart/form-data"]
+    assert accepted(Picture()) == ["application/json", "multipart/form-data", "image/jpeg", "image/png"]
 
 
 @pytest.mark.parametrize(
