@@ -23,8 +23,8 @@ def profile(source: Source, target: str | None = None) -> dict[str, Any]:
     """Describe a data file: its kind, rows, notes, and each column.
 
     A column has its name, role (input, output or none), type, the reason for it, how many cells it has and how many are
-    missing, and by type: minimum, mean, maximum; the most frequent values; picture sizes; the shape of a row. A column
-    that cannot be used as it is has a ``problem`` instead of a type.
+    missing, and by type: minimum, mean, maximum; of texts, of their number of characters; the most frequent values;
+    picture sizes; the shape of a row. A column that cannot be used as it is has a ``problem`` instead of a type.
 
     Args:
         source: the data.
@@ -67,7 +67,9 @@ def _column(source: Source, name: str, target: str | None) -> dict[str, Any]:
         return {**found, **_pictures(values)}
     if isinstance(values, np.ndarray) and values.ndim > 1:
         return {**found, **_array(values)}
-    return {**found, **(_numbers(values) if kind == "number" else _texts(values))}
+    if kind == "text":
+        return {**found, **_texts(values)}
+    return {**found, **(_numbers(values) if kind == "number" else _names(values))}
 
 
 def _pictures(values: Values) -> dict[str, Any]:
@@ -113,6 +115,13 @@ def _spread(numbers: np.ndarray[Any, Any]) -> dict[str, float]:
 
 
 def _texts(values: Values) -> dict[str, Any]:
+    present = [str(value) for value in values if not is_missing(value)]
+    lengths = np.array([len(text) for text in present])
+    found = {"missing": len(values) - len(present), "distinct": len(set(present))}
+    return {**found, "characters": _spread(lengths)} if present else found
+
+
+def _names(values: Values) -> dict[str, Any]:
     plain = values.tolist() if isinstance(values, np.ndarray) else values
     counts = Counter(category_text(value) for value in plain if not is_missing(value))
     return {

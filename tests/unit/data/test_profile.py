@@ -49,3 +49,16 @@ def test_arrays(tmp_path: Path) -> None:
 def test_a_column_that_cannot_be_used_says_why(write_csv: Callable[..., Path]) -> None:
     path = write_csv("x,t\n" + "".join(f"{'x' if index == 5 else index},{index % 2}\n" for index in range(30)))
     assert "row 7" in str(_fields(path, "t")["x"]["problem"])
+
+
+def test_texts_are_told_by_their_length(write_csv: Callable[..., Path]) -> None:
+    rows = [f"the {number} films of the year were all a little too long for me" for number in range(30)]
+    lines = [f"{row},{len(row) % 2}" for row in rows]
+    field = _fields(write_csv("\n".join(["text,label", *lines, ",1", ""])))["text"]
+    assert (field["type"], field["missing"], field["distinct"]) == ("text", 1, 30)
+    assert field["characters"] == {
+        "minimum": len(rows[0]),
+        "mean": np.mean([*map(len, rows)]),
+        "maximum": len(rows[-1]),
+    }
+    assert "top" not in field
