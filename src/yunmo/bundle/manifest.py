@@ -21,6 +21,8 @@ own. 4: a bill of materials, and number fields that share a tensor. A bundle say
 (`format_version_of`).
 """
 _WITH_WEIGHTS, _PLAIN = 3, 2
+_LONGEST = 300
+"""Characters of a reason, which may quote what is in the file."""
 
 Origin = Literal["trained", "imported"]
 
@@ -118,7 +120,7 @@ def decode_manifest(data: bytes) -> Manifest:
 def not_readable(why: str, name: str, made_by: str) -> BundleError:
     """Make the error for a signed file that this Yunmo cannot read, which is mostly one of a newer Yunmo."""
     return BundleError(
-        f"this Yunmo cannot read it: {why}",
+        f"this Yunmo cannot read it: {why[:_LONGEST]}",
         where=name,
         remedy=f"It was made by Yunmo {made_by} and this is {__version__}: upgrade if that is newer, or train again",
     )

@@ -12,6 +12,8 @@ from msgspec import inspect
 from yunmo.core.errors import InvalidInput
 
 T = TypeVar("T")
+_LONGEST = 300
+"""Characters of a message, which may quote what was given."""
 
 
 class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -36,7 +38,7 @@ def convert(data: object, kind: type[T], *, what: str, error: type[InvalidInput]
     except msgspec.ValidationError as failure:
         message, _, path = str(failure).partition(" - at `")
         where = path.rstrip("`").removeprefix("$").removeprefix(".")
-        raise error(_plain(message), where=f"{what}, {where}" if where else what) from None
+        raise error(_plain(message[:_LONGEST]), where=f"{what}, {where}" if where else what) from None
 
 
 def _plain(message: str) -> str:

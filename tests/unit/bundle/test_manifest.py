@@ -75,3 +75,10 @@ def test_what_is_no_manifest_is_said(data: bytes) -> None:
     with pytest.raises(BundleError) as caught:
         decode_manifest(data)
     assert caught.value.where == "manifest.json"
+
+
+def test_a_reason_quotes_no_whole_file() -> None:
+    document = msgspec.json.decode(encode_manifest(MANIFEST)) | {"origin": "x" * 100_000}
+    with pytest.raises(BundleError, match="Invalid enum value") as caught:
+        decode_manifest(msgspec.json.encode(document))
+    assert len(str(caught.value)) < 1000

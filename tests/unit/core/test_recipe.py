@@ -88,6 +88,12 @@ def test_a_value_that_does_not_fit_is_refused(text: str, message: str) -> None:
         parse_recipe(text)
 
 
+def test_a_long_value_is_not_quoted_whole() -> None:
+    with pytest.raises(RecipeError, match="Invalid enum value") as caught:
+        parse_recipe(f"data: {{train: a.csv}}\ntrain: {{optimizer: {'x' * 100_000}}}")
+    assert len(str(caught.value)) < 1000
+
+
 def test_settings_on_the_command_line_reach_into_lists_and_mappings() -> None:
     data = {"data": {"train": "x"}, "inputs": [{"name": "a", "type": "image"}]}
     changed = with_settings(data, ["train.epochs=20", "inputs.0.size=16", "train.optimizer=adam"])
