@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
+
+from yunmo.core.files import file_digest
 
 MANIFEST = "manifest.json"
 SIGNATURE = "signature.json"
@@ -27,12 +28,6 @@ IMPORTED_CONTENT = (GRAPH, STATISTICS, GOLDEN, REPORT, REPORT_PAGE, CARD)
 OPTIONAL_CONTENT = (GRAPH_WEIGHTS, BOM)
 """Beside those: the weights of a graph that is too large to hold them itself; the bill of materials, which packing
 always writes, and which bundles of format 3 and before do not have."""
-
-
-def file_digest(path: Path) -> str:
-    """Return the hex SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def bundle_digest(folder: Path) -> str:

@@ -38,6 +38,11 @@ class Tensor(Spec, frozen=True):
     columns: tuple[str, ...] = ()
     """The number fields whose values it has side by side; none: it is one field's own."""
 
+    @property
+    def sizes(self) -> str:
+        """The shape for a person, such as ``rows, any, 3``."""
+        return ", ".join(["rows", *("any" if size is None else str(size) for size in self.shape)])
+
 
 def joined_tensor(columns: tuple[str, ...]) -> Tensor:
     """Return the tensor in which a graph takes these number fields at once."""

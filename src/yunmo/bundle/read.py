@@ -10,11 +10,12 @@ from typing import Any
 
 import msgspec
 
-from yunmo.bundle.files import GOLDEN, GRAPH, GRAPH_WEIGHTS, RECIPE, REPORT, STATISTICS, bundle_digest, file_digest
+from yunmo.bundle.files import GOLDEN, GRAPH, GRAPH_WEIGHTS, RECIPE, REPORT, STATISTICS, bundle_digest
 from yunmo.bundle.manifest import Manifest, not_readable
 from yunmo.bundle.verify import verify
 from yunmo.core.errors import IntegrityError, RecipeError
 from yunmo.core.fields import FieldStatistics
+from yunmo.core.files import file_digest
 from yunmo.core.recipe import Recipe, parse_recipe
 from yunmo.core.schema import Spec
 

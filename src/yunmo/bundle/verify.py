@@ -16,9 +16,10 @@ from typing import Any
 
 import msgspec
 
-from yunmo.bundle.files import MANIFEST, SIGNATURE, file_digest
+from yunmo.bundle.files import MANIFEST, SIGNATURE
 from yunmo.bundle.manifest import Manifest, decode_manifest
 from yunmo.core.errors import BundleError, IntegrityError
+from yunmo.core.files import file_digest
 
 _MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 _PAYLOAD_TYPE = "application/vnd.in-toto+json"

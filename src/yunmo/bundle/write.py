@@ -15,12 +15,11 @@ from yunmo.bundle.files import (
     RECIPE,
     SIGNATURE,
     STATISTICS,
-    file_digest,
 )
 from yunmo.bundle.manifest import FileEntry, Manifest, Origin, Tensors, encode_manifest, format_version_of
 from yunmo.core.errors import BundleError
 from yunmo.core.fields import FieldStatistics, ModelInput, ModelOutput
-from yunmo.core.files import write_atomic
+from yunmo.core.files import file_digest, write_atomic
 from yunmo.core.recipe import Recipe, dump_recipe
 
 

@@ -9,15 +9,15 @@ import re
 import sys
 import tempfile
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from yunmo.core.ahead import in_order
 from yunmo.core.errors import DataError, InvalidInput, TooManyRequests, Unavailable
+from yunmo.core.files import file_digest
 
 if TYPE_CHECKING:
     from yunmo.client.client import Client
@@ -53,9 +53,9 @@ def answer_to_file(client: Client, endpoint: str, path: Path, target: Path, *, q
     with _asked(client, endpoint, path) as asked, counted("Predicting", quiet) as progress:
         total = len(asked.source)
         names = _answer_names(asked.schema)
-        shown = cells(asked.source, {name: asked.source.column(name) for name in asked.source.names})
+        shown = cells(asked.source)
         kept = {name: values for name, values in shown.items() if name not in names}
-        about = {"data": _digest(asked.packed), "endpoint": endpoint, "model": asked.model}
+        about = {"data": f"sha256:{file_digest(asked.packed)}", "endpoint": endpoint, "model": asked.model}
         with AnswersFile(target.resolve(), [*kept, *names], about) as file:
             for start, answers in asked.answers(client, endpoint, file.rows):
                 rows = [[answer_row(answer).get(name) for name in names] for answer in answers]
@@ -104,21 +104,12 @@ class _Asked:
 
     def answers(self, client: Client, endpoint: str, first: int) -> Iterator[tuple[int, list[dict[str, Any]]]]:
         """Yield the answers to portions of rows, in order, with the row each begins at."""
-        portions = self._portions(first)
-        waiting: deque[tuple[int, Future[list[dict[str, Any]]]]] = deque()
-        with ThreadPoolExecutor(ABREAST) as pool:
-            try:
-                for start, rows in itertools.islice(portions, ABREAST):
-                    waiting.append((start, pool.submit(self._ask, client, endpoint, start, rows)))
-                while waiting:
-                    start, future = waiting.popleft()
-                    answers = future.result()
-                    for following, rows in itertools.islice(portions, 1):
-                        waiting.append((following, pool.submit(self._ask, client, endpoint, following, rows)))
-                    yield start, answers
-            finally:
-                for _, future in waiting:
-                    future.cancel()
+
+        def ask(portion: tuple[int, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+            return self._ask(client, endpoint, *portion)
+
+        for (start, _), answers in in_order(ask, self._portions(first), threads=ABREAST, ahead=ABREAST):
+            yield start, answers
 
     def _portions(self, first: int) -> Iterator[tuple[int, list[dict[str, Any]]]]:
         rows: list[dict[str, Any]] = []
@@ -203,10 +194,3 @@ def _answer_names(schema: dict[str, Any]) -> list[str]:
 
     outputs: dict[str, Any] = schema["output"]["properties"]
     return answer_names({name: () if "probability" in form["properties"] else None for name, form in outputs.items()})
-
-
-def _digest(path: Path) -> str:
-    import hashlib
-
-    with path.open("rb") as file:
-        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"

@@ -7,6 +7,7 @@ store, training, client, cli) and must agree on what "whole or not at all" means
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import secrets
 from collections.abc import Iterator
@@ -125,3 +126,9 @@ def _open_beside(path: Path, mode: int) -> tuple[Path, IO[bytes]]:
 def _sync(file: IO[bytes]) -> None:
     file.flush()
     os.fsync(file.fileno())
+
+
+def file_digest(path: Path) -> str:
+    """Return the hex SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

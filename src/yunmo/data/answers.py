@@ -17,7 +17,6 @@ import numpy as np
 
 from yunmo.core.files import storage_errors, sync_folder, write_atomic
 from yunmo.core.schema import Spec
-from yunmo.data.fields.base import Values
 from yunmo.data.sources.archive import MemberPicture
 from yunmo.data.sources.base import Source
 
@@ -119,15 +118,11 @@ class AnswersFile:
         return count
 
 
-def cells(source: Source, values: Mapping[str, Values]) -> dict[str, Sequence[Any]]:
-    """Return the columns of a source that have a cell for each row: pictures by their names, arrays left out.
-
-    Args:
-        source: the data.
-        values: its columns, as `Source.column` returns them.
-    """
+def cells(source: Source) -> dict[str, Sequence[Any]]:
+    """Return the columns of a source that have a cell for each row: pictures by their names, arrays left out."""
     found: dict[str, Sequence[Any]] = {}
-    for name, column in values.items():
+    for name in source.names:
+        column = source.column(name)
         if source.is_picture(name):
             found[name] = [picture.name if isinstance(picture, MemberPicture) else None for picture in column]
         elif not isinstance(column, np.ndarray):

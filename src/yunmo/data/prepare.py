@@ -16,7 +16,7 @@ from yunmo.core.errors import DataError
 from yunmo.core.events import AnyEvent, DataPrepared, Decision
 from yunmo.core.fields import FieldStatistics
 from yunmo.core.fields import ImageField as ImageSpec
-from yunmo.core.files import storage_errors, write_atomic
+from yunmo.core.files import file_digest, storage_errors, write_atomic
 from yunmo.core.recipe import Recipe, check_recipe, recipe_data
 from yunmo.data.cache import Check, PictureColumn, checker, take, write_field, write_pictures, write_texts
 from yunmo.data.cleaning import Report, clean_rows, drop_duplicates, drop_outliers, note_overlap
@@ -414,7 +414,4 @@ class _Preparation:
 
 
 def _digest(path: Path) -> str:
-    if not path.is_file():
-        return ""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_digest(path) if path.is_file() else ""

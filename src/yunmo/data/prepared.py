@@ -89,15 +89,14 @@ class Prepared:
 
     def texts(self, split: str) -> dict[str, Texts]:
         """Return the texts of a split as they came, by field."""
-        return {
-            name: Texts(*(np.load(self.folder / file, mmap_mode="r", allow_pickle=False) for file in files))
-            for name, files in self.files.texts.get(split, {}).items()
-        }
+        return {name: Texts(*map(self._array, files)) for name, files in self.files.texts.get(split, {}).items()}
 
     def _mapped(self, files: dict[str, str]) -> dict[str, NDArray[Any]]:
-        return {
-            tensor: np.load(self.folder / file, mmap_mode="r", allow_pickle=False) for tensor, file in files.items()
-        }
+        return {tensor: self._array(file) for tensor, file in files.items()}
+
+    def _array(self, file: str) -> NDArray[Any]:
+        array: NDArray[Any] = np.load(self.folder / file, mmap_mode="r", allow_pickle=False)
+        return array
 
 
 def load_prepared(folder: Path) -> Prepared:

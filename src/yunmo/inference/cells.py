@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from yunmo.core.errors import ModelFailed
 from yunmo.data.fields.tensor import plain_tensor
+from yunmo.inference.compare import check_finite
 
 DIGITS = 6
 """Decimals of a probability in a table."""
@@ -47,8 +47,7 @@ def answer_columns(
         if output in plain:
             columns.append(list(plain_tensor(answer)))
             continue
-        if not np.isfinite(answer).all():
-            raise ModelFailed(f"the model answered {output!r} with something that is no number")
+        check_finite(output, answer)
         if known is None:
             columns.append(answer.tolist())
             continue

@@ -1,15 +1,33 @@
-"""How far answers are from those expected: the one measure of golden examples and of parity."""
+"""Judging answers: whether they are numbers, and how far they are from those expected (golden examples, parity)."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
+
+from yunmo.core.errors import ModelFailed
 
 TOLERANCE = 1e-4
 """Largest `difference` at which two answers count as the same."""
 _HALF = TOLERANCE / 5e-3
 """A float16 has 3 digits: its answers may differ by 0.5 %."""
+
+
+def check_finite(name: str, answer: Any) -> None:
+    """Refuse NaN and infinity.
+
+    Args:
+        name: of the output.
+        answer: an array of floats.
+
+    Raises:
+        ModelFailed: there is one.
+    """
+    # One sum instead of a look at each value: it is finite if they all are, bar the largest of float64.
+    if not math.isfinite(answer.sum(dtype=np.float64)) and not np.isfinite(answer).all():
+        raise ModelFailed(f"the model answered {name!r} with something that is no number")
 
 
 def difference(found: Any, expected: Any, deviation: float | None) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-import math
 import operator
 import threading
 import time
@@ -39,7 +38,7 @@ from yunmo.data.fields.number import NumberField as NumberFieldType
 from yunmo.data.fields.pixels import MAX_PIXELS
 from yunmo.data.fields.registry import open_field
 from yunmo.data.fields.tensor import plain_tensor
-from yunmo.inference.compare import TOLERANCE, difference, tensor_difference
+from yunmo.inference.compare import TOLERANCE, check_finite, difference, tensor_difference
 from yunmo.inference.isolated import IsolatedSession, Kill
 from yunmo.inference.schema import input_schema, output_schema
 from yunmo.inference.session import Arrays, Graph, Session, Stop
@@ -263,9 +262,7 @@ class Predictor:
             if name in self._plain:
                 columns.append((name, [{"value": row} for row in plain_tensor(answer)]))
                 continue
-            # One sum instead of a look at each value: it is finite if they all are, bar the largest of float64.
-            if not math.isfinite(answer.sum(dtype=np.float64)) and not np.isfinite(answer).all():
-                raise ModelFailed(f"the model answered {name!r} with something that is no number")
+            check_finite(name, answer)
             columns.append((name, _numbers(answer) if categories is None else _labels(answer, categories)))
         if len(columns) == 1:
             ((name, column),) = columns

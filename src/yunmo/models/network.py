@@ -23,6 +23,7 @@ from yunmo.core.fields import (
 )
 from yunmo.core.recipe import CombineSpec, Recipe
 from yunmo.models.combine import Combine
+from yunmo.models.encoders.pooling import real
 from yunmo.models.encoders.registry import build_encoder
 from yunmo.models.encoders.tokens import TokenEmbedding, embedded
 from yunmo.models.initialize import initialize
@@ -247,8 +248,7 @@ class _Part(nn.Module):
         if self.embedding is not None and length is not None:
             values = self.embedding(values, length)
         if length is not None and values.ndim == _STEPS_OF_CHANNELS:
-            real = torch.arange(values.shape[1], device=values.device) < length[:, None]
-            values = values * real.unsqueeze(2)
+            values = values * real(values, length)
         return values, length
 
 

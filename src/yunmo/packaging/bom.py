@@ -16,9 +16,9 @@ from typing import Any
 import msgspec
 
 from yunmo import __version__
-from yunmo.bundle.files import BOM, CARD, GOLDEN, GRAPH, GRAPH_WEIGHTS, STATISTICS, WEIGHTS, file_digest
+from yunmo.bundle.files import BOM, CARD, GOLDEN, GRAPH, GRAPH_WEIGHTS, STATISTICS, WEIGHTS
 from yunmo.bundle.manifest import Tensor, Tensors
-from yunmo.core.files import write_atomic
+from yunmo.core.files import file_digest, write_atomic
 from yunmo.core.recipe import Recipe
 from yunmo.packaging.imported.card import Origin
 from yunmo.training.report import metric_names
@@ -131,8 +131,7 @@ def _ends(tensors: Tensors) -> Document:
 
 
 def _format(tensor: Tensor) -> str:
-    sizes = ("rows", *("any" if size is None else str(size) for size in tensor.shape))
-    return f"{tensor.name}: {tensor.dtype} [{', '.join(sizes)}]"
+    return f"{tensor.name}: {tensor.dtype} [{tensor.sizes}]"
 
 
 def _data(recipe: Recipe, report: Mapping[str, Any]) -> Iterator[Document]:

@@ -87,7 +87,6 @@ def _template() -> jinja2.Template:
         keep_trailing_newline=True,
     )
     environment.filters["cell"] = lambda value: str(value).translate(_ENTITIES)
-    environment.filters["shape"] = _shape
     return environment.get_template("card.md.jinja")
 
 
@@ -190,7 +189,3 @@ def _example(golden: Golden) -> str:
             ensure_ascii=False,
         )
     return text.replace("'", "\\u0027")
-
-
-def _shape(sizes: Sequence[int | None]) -> str:
-    return ", ".join(["rows", *("any" if size is None else str(size) for size in sizes)])

@@ -19,11 +19,10 @@ from yunmo.core.errors import BundleError, ParityError
 from yunmo.core.fields import CategoryOutput, FieldStatistics, SequenceField
 from yunmo.core.files import storage_errors, write_atomic
 from yunmo.core.recipe import Recipe
-from yunmo.data.fields.base import Field, TensorSpec
+from yunmo.data.fields.base import Field, TensorSpec, encode_rows
 from yunmo.data.fields.number import join_numbers
 from yunmo.data.fields.registry import open_field
 from yunmo.inference.predictor import Predictor
-from yunmo.inference.session import Arrays
 from yunmo.models.answers import load_network
 from yunmo.models.network import joined_numbers
 from yunmo.packaging.bom import write_trained_bom
@@ -75,7 +74,7 @@ def pack(
     if not rows:
         raise BundleError("there is no row to make a golden example of", where="prepared data")
     numbers = joined_numbers(recipe.inputs or ())
-    alone = _encode(fields, rows)
+    alone = encode_rows(fields, rows)
     encoded = join_numbers(alone, numbers)
     tensors = _tensors(recipe, fields, prepared.statistics, numbers)
     network = load_network(recipe, prepared.statistics, weights)
@@ -101,13 +100,6 @@ def pack(
         _check_opened(reference, folder, rows)
         _replace(folder, out)
     return out
-
-
-def _encode(fields: Mapping[str, Field], rows: Sequence[Mapping[str, Any]]) -> Arrays:
-    tensors: Arrays = {}
-    for name, field in fields.items():
-        tensors.update(field.encode([row[name] for row in rows]))
-    return tensors
 
 
 def _tensors(

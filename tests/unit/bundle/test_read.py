@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from yunmo.bundle.files import GOLDEN, GRAPH, MANIFEST, RECIPE, REPORT, STATISTICS, bundle_digest, file_digest
+from yunmo.bundle.files import GOLDEN, GRAPH, MANIFEST, RECIPE, REPORT, STATISTICS, bundle_digest
 from yunmo.bundle.read import open_bundle
 from yunmo.bundle.sign import sign
 from yunmo.core.errors import BundleError, IntegrityError
+from yunmo.core.files import file_digest
 
 
 def test_what_was_sealed_is_read_back(signed: Path, keys: tuple[Path, str]) -> None:

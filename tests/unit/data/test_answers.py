@@ -62,10 +62,10 @@ def test_of_something_else_it_begins_anew(tmp_path: Path, change: str) -> None:
 
 def test_cells_of_pictures_are_their_names_and_arrays_are_left_out(pets: Path, tmp_path: Path) -> None:
     source = open_source(pets)
-    shown = cells(source, {name: source.column(name) for name in source.names})
+    shown = cells(source)
     assert shown["image"][0] == "cat/00.png"
     assert shown["label"][0] == "cat"
     source.close()
     (tmp_path / "v.jsonl").write_text('{"v": [1, 2], "n": 3}\n')
     source = open_source(tmp_path / "v.jsonl")
-    assert cells(source, {name: source.column(name) for name in source.names}) == {"n": [3]}
+    assert cells(source) == {"n": [3]}

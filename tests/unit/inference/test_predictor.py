@@ -15,10 +15,11 @@ import pytest
 from onnx import numpy_helper
 from tests.fixtures.bundles import CATEGORIES, Kind, make_bundle, png, table_rows
 
-from yunmo.bundle.files import GOLDEN, GRAPH, MANIFEST, STATISTICS, file_digest
+from yunmo.bundle.files import GOLDEN, GRAPH, MANIFEST, STATISTICS
 from yunmo.bundle.sign import sign
 from yunmo.core.errors import BodyTooLarge, BundleError, IntegrityError, InvalidInput, ModelFailed
 from yunmo.core.fields import ImageField, InputField, TextField
+from yunmo.core.files import file_digest
 from yunmo.data.fields.registry import open_field
 from yunmo.inference.predictor import CHUNK, Predictor
 

@@ -12,10 +12,11 @@ import pytest
 from tests.fixtures.onnx_files import linear, save
 from tests.unit.packaging.conftest import NETWORKS, Trained
 
-from yunmo.bundle.files import BOM, GRAPH, file_digest
+from yunmo.bundle.files import BOM, GRAPH
 from yunmo.bundle.sign import new_key_pair, sign
 from yunmo.bundle.verify import verify
 from yunmo.core.errors import IntegrityError
+from yunmo.core.files import file_digest
 from yunmo.packaging.imported.description import description_from
 from yunmo.packaging.imported.pack import pack_imported
 from yunmo.packaging.pack import pack

@@ -5,16 +5,14 @@ The answers grow in a file that is resumable: killed or cancelled, the next atte
 
 from __future__ import annotations
 
-import itertools
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from yunmo.control.services.jobs import ANSWERS
+from yunmo.core.ahead import in_order
 from yunmo.core.errors import BodyTooLarge, Cancelled, DataError, InvalidInput, NotFound
 from yunmo.core.events import AnyEvent, JobProgress
 from yunmo.core.fields import TensorOutput
@@ -92,7 +90,7 @@ class Answering:
             # An attempt before this one ended right after it.
             return len(source)
         answers = _Answers(predictor, source)
-        shown = cells(source, {name: source.column(name) for name in source.names})
+        shown = cells(source)
         named = answer_names(predictor.categories)
         kept = {name: values for name, values in shown.items() if name not in named}
         about = {"bundle": self.order.digest, "data": self.order.data_digest}
@@ -137,21 +135,8 @@ class _Answers:
         ONNX Runtime and the decoders of pictures leave the interpreter to others, so that as many threads as cores
         are as good as processes, with one copy of the model.
         """
-        starts = iter(range(first, len(self._source), _ROWS))
-        waiting: deque[tuple[int, Future[Columns]]] = deque()
-        with ThreadPoolExecutor(cores) as pool:
-            try:
-                for start in itertools.islice(starts, 3 * cores):
-                    waiting.append((start, pool.submit(self._portion, start)))
-                while waiting:
-                    start, future = waiting.popleft()
-                    columns = future.result()
-                    for following in itertools.islice(starts, 1):
-                        waiting.append((following, pool.submit(self._portion, following)))
-                    yield start, columns
-            finally:
-                for _, future in waiting:
-                    future.cancel()
+        starts = range(first, len(self._source), _ROWS)
+        return in_order(self._portion, starts, threads=cores, ahead=3 * cores)
 
     def _portion(self, start: int) -> Columns:
         from yunmo.inference.cells import answer_columns

@@ -51,7 +51,7 @@ class Child:
         kind: what it works on, as ``child.KINDS`` names it.
     """
 
-    def __init__(self, folder: Path, log: Path, cores: int, kind: str = "run") -> None:
+    def __init__(self, folder: Path, log: Path, cores: int, kind: str) -> None:
         environment = {
             **os.environ,
             # Idle threads sleep: spinning ones slow down everything else on shared cores.

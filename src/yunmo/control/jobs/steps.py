@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -19,6 +19,9 @@ from yunmo.core.events import AnyEvent, Decision, EpochFinished, RecipeResolved
 from yunmo.core.files import write_atomic
 from yunmo.core.recipe import Recipe, recipe_data, recipe_from
 from yunmo.core.schema import Spec
+
+if TYPE_CHECKING:
+    from yunmo.data.limits import Limits
 
 ORDER = "order.json"
 BUNDLE = "bundle"
@@ -149,7 +152,6 @@ class Run:
         return {}
 
     def _cross_validate(self, recipe: Recipe) -> dict[str, Any] | None:
-        from yunmo.data.limits import Limits
         from yunmo.training.cross_validate import cross_validate
 
         return cross_validate(
@@ -159,14 +161,18 @@ class Run:
             emit=self.emit,
             cancelled=self.cancelled,
             cores=self.order.cores,
-            limits=Limits(pixels=self.order.max_pixels),
+            limits=self._limits(),
         )
 
     def _files(self) -> dict[str, Path]:
         return {split: Path(path) for split, path in self.order.splits.items()}
 
-    def _prepared(self) -> Any:
+    def _limits(self) -> Limits:
         from yunmo.data.limits import Limits
+
+        return Limits(pixels=self.order.max_pixels)
+
+    def _prepared(self) -> Any:
         from yunmo.data.prepare import prepare
 
         return prepare(
@@ -176,7 +182,7 @@ class Run:
             target=self.order.target,
             emit=self.emit,
             cancelled=self.cancelled,
-            limits=Limits(pixels=self.order.max_pixels),
+            limits=self._limits(),
         )
 
     def _trained(self) -> _Trained:

@@ -108,7 +108,7 @@ class RunExecution(Execution):
             max_pixels=self._context.settings.max_pixels,
         )
         write_atomic(self._folder / ORDER, msgspec.json.encode(order))
-        return Child(self._folder, self._folder / LOG, cores)
+        return Child(self._folder, self._folder / LOG, cores, self.kind)
 
     def _sign(self) -> dict[str, Any]:
         """Sign the bundle and keep its archive; one that is signed already stays as it is."""

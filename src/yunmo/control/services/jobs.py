@@ -111,7 +111,7 @@ class Jobs:
         """
         with self._context.database.write() as session:
             row = _find(session, project_id, endpoint, job_id)
-            work.cancel(row, f"job {job_id}")
+            work.cancel(row, "job")
             return resource(session, row)
 
     def resume(self, project_id: str, endpoint: str, job_id: str) -> Job:
@@ -123,7 +123,7 @@ class Jobs:
         """
         with self._context.database.write() as session:
             row = _find(session, project_id, endpoint, job_id)
-            work.resume(row, f"job {job_id}")
+            work.resume(row, "job")
             return resource(session, row)
 
 

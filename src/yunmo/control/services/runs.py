@@ -98,7 +98,7 @@ class Runs:
         """
         with self._context.database.write() as session:
             row = _find(session, project_id, run_id)
-            waiting = work.cancel(row, f"run {run_id}")
+            waiting = work.cancel(row, "run")
             run = resource(session, row)
         if waiting:
             self._context.events.emit(project_id, run_id, RunCancelled())
@@ -116,7 +116,7 @@ class Runs:
         """
         with self._context.database.write() as session:
             row = _find(session, project_id, run_id)
-            stopped = work.resume(row, f"run {run_id}")
+            stopped = work.resume(row, "run")
             run = resource(session, row)
             if stopped:
                 self._context.events.emit(project_id, run_id, RunQueued(name=run.name))

@@ -10,12 +10,12 @@ from yunmo.store.tables import WorkRow
 _RESUMABLE = ("failed", "cancelled")
 
 
-def cancel(row: WorkRow, what: str) -> bool:
+def cancel(row: WorkRow, kind: str) -> bool:
     """Stop work: at once if it still waits, else as soon as its process sees it; say whether it waited.
 
     Args:
         row: the work.
-        what: its name for messages, such as ``run run_01…``.
+        kind: what it is called in messages: run or job.
 
     Raises:
         Conflict: it has ended already, other than by being cancelled.
@@ -26,20 +26,18 @@ def cancel(row: WorkRow, what: str) -> bool:
     if row.status == "running":
         row.cancel_requested = True
     elif row.status != "cancelled":
-        kind, _, where = what.partition(" ")
-        raise Conflict(f"the {kind} has {row.status} already", where=where)
+        raise Conflict(f"the {kind} has {row.status} already", where=row.id)
     return False
 
 
-def resume(row: WorkRow, what: str) -> bool:
+def resume(row: WorkRow, kind: str) -> bool:
     """Queue failed or cancelled work anew; say whether that was so. What waits or runs stays as it is.
 
     Raises:
         Conflict: it has succeeded.
     """
     if row.status == "succeeded":
-        kind, _, where = what.partition(" ")
-        raise Conflict(f"the {kind} has succeeded: there is nothing to resume", where=where)
+        raise Conflict(f"the {kind} has succeeded: there is nothing to resume", where=row.id)
     stopped = row.status in _RESUMABLE
     if stopped:
         row.status, row.problem = "queued", None

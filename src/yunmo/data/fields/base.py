@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import reprlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -185,6 +185,14 @@ class Field(ABC):
             return ()
         rows = tuple(where(int(index)) for index in indices[:EXAMPLES])
         return (Issue(field=self.name, reason=reason, action=action, count=len(indices), rows=rows),)
+
+
+def encode_rows(fields: Mapping[str, Field], rows: Sequence[Mapping[str, Any]]) -> dict[str, NDArray[Any]]:
+    """Return what the `encode` of each field gives for rows of raw values by field."""
+    tensors: dict[str, NDArray[Any]] = {}
+    for name, field in fields.items():
+        tensors.update(field.encode([row[name] for row in rows]))
+    return tensors
 
 
 def plain(value: Any) -> Any:

@@ -23,6 +23,7 @@ class TextCnnEncoder(Encoder):
     def __init__(self, spec: specs.TextCnnEncoder, statistics: FieldStatistics) -> None:
         super().__init__()
         incoming = statistics.shape[-1]
+        self.widths = spec.widths
         self.filters = nn.ModuleList(nn.Conv1d(incoming, spec.filters, width) for width in spec.widths)
         self.activation = activation(spec.activation)
         self.dropout = nn.Dropout(spec.dropout)
@@ -35,12 +36,8 @@ class TextCnnEncoder(Encoder):
         steps = values.transpose(1, 2)
         maps = [
             self.activation(layer(F.pad(steps, (0, width - 1))))
-            for layer, width in zip(self.filters, self._widths, strict=True)
+            for layer, width in zip(self.filters, self.widths, strict=True)
         ]
         pooled = torch.cat([maximum(each.transpose(1, 2), length) for each in maps], 1)
         features: Tensor = self.dropout(pooled)
         return features
-
-    @property
-    def _widths(self) -> list[int]:
-        return [int(layer.weight.shape[2]) for layer in self.filters if isinstance(layer, nn.Conv1d)]

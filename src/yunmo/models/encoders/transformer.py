@@ -42,6 +42,7 @@ class TransformerEncoder(Encoder):
         self.pool = spec.pool
         self.attention = AttentionPool(size) if spec.pool == "attention" else None
         self.features = size
+        self.head_size = size // spec.heads
 
     def forward(self, values: Tensor, length: Tensor | None = None) -> Tensor:
         """Encode a batch: see `Encoder.forward`."""
@@ -53,7 +54,7 @@ class TransformerEncoder(Encoder):
             cosine, sine = waves(steps, size, states)
             # Interleaved or side by side is the same to a network that learns its weights.
             states = states + torch.cat((sine, cosine), 1)[:, :size]
-        turn = waves(steps, self._head_size, states) if self.positions == "rotary" else None
+        turn = waves(steps, self.head_size, states) if self.positions == "rotary" else None
         if length is not None:
             # An empty text attends to one step of padding: a softmax over nothing is none.
             length = length.clamp(min=1)
@@ -65,11 +66,6 @@ class TransformerEncoder(Encoder):
         if self.attention is not None:
             return self.attention(states, length)  # type: ignore[no-any-return]  # Module.__call__
         return maximum(states, length) if self.pool == "max" else mean(states, length)
-
-    @property
-    def _head_size(self) -> int:
-        (layer, *_) = self.layers
-        return layer.head_size if isinstance(layer, _Layer) else 0
 
 
 class _Layer(nn.Module):

@@ -132,9 +132,8 @@ def _answer(spec: ModelOutput) -> str:
 
 
 def _row(mark: str, tensor: Tensor) -> str:
-    sizes = ", ".join(["rows", *("any" if size is None else str(size) for size in tensor.shape)])
     columns = f": {_cell(', '.join(tensor.columns))}" if tensor.columns else ""
-    return f"| {mark}`{_cell(tensor.name)}` | {tensor.dtype} | {sizes}{columns} |\n"
+    return f"| {mark}`{_cell(tensor.name)}` | {tensor.dtype} | {tensor.sizes}{columns} |\n"
 
 
 def _example(golden: Golden) -> str:

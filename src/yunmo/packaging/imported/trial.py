@@ -12,7 +12,7 @@ import numpy as np
 from yunmo.core import fields as specs
 from yunmo.core.errors import BundleError, InvalidInput, ModelFailed
 from yunmo.data.fields import pixels as px
-from yunmo.data.fields.base import Field
+from yunmo.data.fields.base import Field, encode_rows
 from yunmo.data.fields.number import join_numbers
 from yunmo.inference.compare import TOLERANCE, tensor_difference
 from yunmo.inference.session import Arrays, Session
@@ -65,7 +65,7 @@ def try_graph(
     """
     failure: ModelFailed | None = None
     for rows, free in _candidates(fields, examples):
-        encoded = join_numbers(_encode(fields, rows), joined)
+        encoded = join_numbers(encode_rows(fields, rows), joined)
         first = {name: array[:1] for name, array in encoded.items()}
         try:
             session.run(first)
@@ -149,13 +149,6 @@ def _numbers(random: np.random.Generator, shape: tuple[int, ...], row: int) -> A
     """Return normal numbers; those of a table grow from row to row, since what a column is like is not known."""
     size = _GROWTH**row if len(shape) < 2 else 1.0
     return np.round(random.normal(0, size, shape) * _STEP) / _STEP
-
-
-def _encode(fields: Mapping[str, Field], rows: Sequence[Mapping[str, Any]]) -> Arrays:
-    tensors: Arrays = {}
-    for name, field in fields.items():
-        tensors.update(field.encode([row[name] for row in rows]))
-    return tensors
 
 
 def _as_one(session: Session, encoded: Arrays) -> Arrays:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from yunmo.core.errors import InvalidInput, ModelFailed
+from yunmo.core.errors import InvalidInput
 from yunmo.core.fields import CategoryOutput
 from yunmo.data.fields.base import Wire
 from yunmo.data.fields.registry import open_output
+from yunmo.inference.compare import check_finite
 from yunmo.protocol.tensors import Array, from_raw
 
 if TYPE_CHECKING:
@@ -156,8 +157,8 @@ def answer(output: Output, tensors: Mapping[str, Array]) -> Tensor:
         ModelFailed: it is NaN or infinite where that cannot be.
     """
     array = tensors[output.source]
-    if output.finite and not np.isfinite(array).all():
-        raise ModelFailed(f"the model answered {output.source!r} with something that is no number")
+    if output.finite:
+        check_finite(output.source, array)
     if output.labels is not None:
         array = output.labels[array.argmax(axis=1)]
     return Tensor(output.name, output.wire.datatype, array)
