@@ -89,13 +89,13 @@ def _measure(name: str, code: str, connections: int, seconds: float) -> tuple[fl
     port = free_port()
     program = sys.executable if name.startswith("yunmo") else str(environments.python("servers"))
     with tempfile.TemporaryDirectory() as folder, _started(program, code.replace("PORT", str(port))) as server:
-        _await(port)
+        await_port(port)
         request = load.request("POST", "/", {"content-type": "application/json"}, b"x" * 1000)
         requests = load.write_requests([load.Variant(request, (), None)], Path(folder) / "requests")
         load.run(port, requests, [load.Phase(0, 0.5)], connections=connections)
-        before = _cpu(server.pid)
+        before = cpu_seconds(server.pid)
         result = load.run(port, requests, [load.Phase(0, seconds)], connections=connections).phases[0]
-        spent = _cpu(server.pid) - before
+        spent = cpu_seconds(server.pid) - before
         server.kill()
     return spent / result.ok * 1e6, result.latency_ms["p50"] * 1000
 
@@ -104,7 +104,8 @@ def _started(program: str, code: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen([program, "-c", code], stderr=subprocess.DEVNULL)
 
 
-def _await(port: int) -> None:
+def await_port(port: int) -> None:
+    """Return when a server accepts connections."""
     end = time.monotonic() + 20
     while True:
         try:
@@ -117,7 +118,8 @@ def _await(port: int) -> None:
             return
 
 
-def _cpu(pid: int) -> float:
+def cpu_seconds(pid: int) -> float:
+    """Return the processor time that a process has had."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 

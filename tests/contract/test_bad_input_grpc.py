@@ -142,7 +142,7 @@ def parameter(name: str, **value: Any) -> dict[str, pb.InferParameter]:
         (picture(jpeg(256)[:-1000]), BAD, ("damaged picture",)),
         (picture(b"no picture"), BAD, ("not a JPEG",)),
         (picture(b""), BAD, ("image",)),
-        (picture(lying_png()), BAD, ("too many pixels",)),
+        (picture(lying_png()), Code.RESOURCE_EXHAUSTED, ("too many pixels",)),
         (picture(bytes(192), datatype="UINT8", shape=[1, 8, 8, 4]), BAD, ("192 bytes",)),
         (picture(bytes(192), datatype="UINT8", shape=[1, 8, 3, 8]), BAD, ("[-1, 8, 8, 3]",)),
         (picture(bytes(768), datatype="FP32", shape=[1, 8, 8, 3]), BAD, ("UINT8 or BYTES",)),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-FUZZERS = ("bundle", "form", "grpc_infer", "native_json", "oip_binary", "oip_json", "onnx_import", "picture")
+FUZZERS = ("bundle", "form", "grpc_infer", "http2", "native_json", "oip_binary", "oip_json", "onnx_import", "picture")
 SECONDS = int(os.environ.get("FUZZ_SECONDS", "15"))
 """For each; two minutes in all."""
 ROOT = Path(__file__).parents[2]

@@ -23,7 +23,7 @@ from yunmo.serving.observer import Observer, Silent
 from yunmo.serving.oip.face import OipFace
 
 if TYPE_CHECKING:
-    from yunmo.serving.grpc.server import Server
+    from yunmo.serving.grpc.server import GrpcServer
 
 
 class Application:
@@ -83,7 +83,7 @@ class Application:
         self.refused = self._entry.refused
         """Is told of what the HTTP server refused."""
 
-    def grpc_server(self, address: str, port: int) -> Server:
+    def grpc_server(self, address: str, port: int) -> GrpcServer:
         """Return the gRPC server of this process; to be called on the event loop.
 
         Args:
@@ -91,11 +91,18 @@ class Application:
             port: which other workers may share.
         """
         # Only now: most of what it imports is for gRPC alone.
-        from yunmo.serving.grpc.server import Server
+        from yunmo.serving.grpc.server import GrpcServer
         from yunmo.serving.grpc.service import Service
 
-        service = Service(self._dataplane, self._keyring, self._observer, self._log, self._tracer)
-        return Server(service, address=address, port=port, max_message=self._max_body)
+        service = Service(
+            self._dataplane,
+            self._keyring,
+            self._observer,
+            self._log,
+            max_message=self._max_body,
+            tracer=self._tracer,
+        )
+        return GrpcServer(service, address=address, port=port)
 
     async def start(self) -> None:
         """Load what is deployed."""

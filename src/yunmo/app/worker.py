@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import os
@@ -16,6 +17,7 @@ from yunmo.monitoring.metrics import Metrics
 from yunmo.monitoring.slots import shared_folder
 from yunmo.monitoring.traces import Traces
 from yunmo.serving.http1.server import Http1Server
+from yunmo.serving.listener import Listener
 from yunmo.serving.log import RequestLog
 from yunmo.store.workspace import Workspace
 
@@ -53,26 +55,24 @@ def main() -> None:
         activity=application.activity,
     )
 
-    calls = contextlib.ExitStack()
-    """Where the end of the gRPC server is begun."""
+    ends = contextlib.ExitStack()
+    """Where the end of the servers is begun."""
+    ends.callback(server.stop)
 
     def stop() -> None:
         proxy.close_streams()
-        server.stop()
-        calls.close()
+        ends.close()
 
     async def serve() -> None:
         # What is deployed is loaded before the first connection is accepted, and drained after the last was answered.
         await application.start()
-        grpc = None
+        servers: list[Listener] = [server]
         if arguments.grpc_port is not None:
             grpc = application.grpc_server(arguments.address, arguments.grpc_port)
-            await grpc.start()
-            calls.callback(grpc.stop, settings.drain_timeout)
+            ends.callback(grpc.stop)
+            servers.append(grpc)
         _tune_interpreter()
-        await server.serve()
-        if grpc is not None:
-            await grpc.ended()
+        await asyncio.gather(*(each.serve() for each in servers))
         await application.stop()
         if metrics is not None:
             metrics.close()

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
-import grpc
+from enum import IntEnum
 
 from yunmo.core.errors import YunmoError
 
-_CODES = grpc.StatusCode
 
-STATUS: dict[str, grpc.StatusCode] = {
+class Status(IntEnum):
+    """How a call ended. Source: github.com/grpc/grpc, doc/statuscodes.md."""
+
+    OK = 0
+    CANCELLED = 1
+    INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    PERMISSION_DENIED = 7
+    RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
+    UNAUTHENTICATED = 16
+
+
+STATUS: dict[str, Status] = {
     **dict.fromkeys(
         (
             "invalid_input",
@@ -17,27 +33,25 @@ STATUS: dict[str, grpc.StatusCode] = {
             "invalid_settings",
             "invalid_data",
             "unsafe_archive",
-            "too_large",
-            "unsupported_media_type",
         ),
-        _CODES.INVALID_ARGUMENT,
+        Status.INVALID_ARGUMENT,
     ),
-    "unauthenticated": _CODES.UNAUTHENTICATED,
-    "forbidden": _CODES.PERMISSION_DENIED,
-    "not_found": _CODES.NOT_FOUND,
-    **dict.fromkeys(("method_not_allowed", "missing_extra"), _CODES.UNIMPLEMENTED),
+    "unauthenticated": Status.UNAUTHENTICATED,
+    "forbidden": Status.PERMISSION_DENIED,
+    "not_found": Status.NOT_FOUND,
+    **dict.fromkeys(("method_not_allowed", "missing_extra", "unsupported_media_type"), Status.UNIMPLEMENTED),
     **dict.fromkeys(
-        ("conflict", "workspace_busy", "invalid_bundle", "integrity", "parity"), _CODES.FAILED_PRECONDITION
+        ("conflict", "workspace_busy", "invalid_bundle", "integrity", "parity"), Status.FAILED_PRECONDITION
     ),
-    **dict.fromkeys(("slow_body", "deadline_exceeded"), _CODES.DEADLINE_EXCEEDED),
-    **dict.fromkeys(("too_many_requests", "storage_full"), _CODES.RESOURCE_EXHAUSTED),
-    "unavailable": _CODES.UNAVAILABLE,
-    "cancelled": _CODES.CANCELLED,
-    **dict.fromkeys(("internal", "model_failed", "training_failed"), _CODES.INTERNAL),
+    **dict.fromkeys(("slow_body", "deadline_exceeded"), Status.DEADLINE_EXCEEDED),
+    **dict.fromkeys(("too_large", "too_many_requests", "storage_full"), Status.RESOURCE_EXHAUSTED),
+    "unavailable": Status.UNAVAILABLE,
+    "cancelled": Status.CANCELLED,
+    **dict.fromkeys(("internal", "model_failed", "training_failed"), Status.INTERNAL),
 }
-"""By code of the error; the meaning of gRPC's codes: github.com/grpc/grpc, doc/statuscodes.md."""
+"""By code of the error."""
 
 
-def status_of(error: YunmoError) -> grpc.StatusCode:
+def status_of(error: YunmoError) -> Status:
     """Return the status of an error."""
-    return STATUS.get(error.code, _CODES.INTERNAL)
+    return STATUS.get(error.code, Status.INTERNAL)

@@ -16,6 +16,7 @@ from yunmo.core.errors import Malformed, SlowBody, Unavailable, YunmoError, prob
 from yunmo.core.ids import new_request_id
 from yunmo.serving.http import BODY_TIMEOUT, PROBLEM
 from yunmo.serving.http1.request import Http1Request, status_line
+from yunmo.serving.listener import Connected
 
 if TYPE_CHECKING:
     from yunmo.serving.http1.server import Http1Server
@@ -40,7 +41,7 @@ Handle = Callable[[Http1Request], Awaitable[None]]
 _logger = logging.getLogger("yunmo.http")
 
 
-class Connection(asyncio.Protocol):
+class Connection(Connected):
     """A connection, and the callbacks of its parser.
 
     Args:
@@ -135,14 +136,14 @@ class Connection(asyncio.Protocol):
     # What the server needs.
 
     def stop(self) -> None:
-        """Close when the requests that were read have been answered; at once if there is none."""
+        """See `Connected.stop`."""
         if self._receiving is None:  # else its body is still read, and the connection ends with its answer
             self._ending = True
         if self._current is None:
             self.close()
 
     def abort(self) -> None:
-        """Close now, whatever is under way."""
+        """See `Connected.abort`."""
         if self._transport is not None:
             self._transport.abort()
 
@@ -152,11 +153,7 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     def look(self, tick: int) -> None:
-        """End what takes too long; called once a second.
-
-        Args:
-            tick: seconds of the server's clock.
-        """
+        """See `Connected.look`."""
         if self._stalled_since is not None and tick - self._stalled_since > STALLED_SECONDS:
             self.abort()
         elif self._lingering:

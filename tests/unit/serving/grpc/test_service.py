@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -13,7 +12,7 @@ from yunmo.core.errors import DeadlineExceeded, ModelFailed, TooManyRequests, Un
 from yunmo.protocol import oip_pb2 as pb
 from yunmo.serving.dataplane import Call
 from yunmo.serving.gate import Keyring
-from yunmo.serving.grpc.server import Server
+from yunmo.serving.grpc.server import GrpcServer
 from yunmo.serving.grpc.service import SERVICE, Service
 from yunmo.serving.log import RequestLog
 from yunmo.serving.observer import Activity, Silent
@@ -32,6 +31,7 @@ class Slow:
         self.calls: list[Call] = []
         self.begun = asyncio.Event()
         self.ended = asyncio.Event()
+        self.release = asyncio.Event()
         self.error: BaseException | None = None
         self.activity = Activity()
 
@@ -42,9 +42,10 @@ class Slow:
         self.calls.append(call)
         self.begun.set()
         try:
-            if self.error is not None:
-                raise self.error
-            await asyncio.sleep(60)
+            if self.error is None:
+                await asyncio.wait_for(self.release.wait(), 60)
+            assert self.error is not None
+            raise self.error
         finally:
             self.ended.set()
 
@@ -60,7 +61,7 @@ class Observed(Silent):
         self.codes.append(code)
 
 
-Work = Callable[[Slow, Callable[..., Any], Observed, Server], Awaitable[None]]
+Work = Callable[[Slow, Callable[..., Any], Observed, GrpcServer], Awaitable[None]]
 
 
 def run(work: Work) -> None:
@@ -69,9 +70,10 @@ def run(work: Work) -> None:
         keyring = Keyring()
         keyring.replace([KeyRecord("k", "p", "k", prefix, digest, ("predict",))])
         slow, observed = Slow(), Observed()
-        service = Service(slow, keyring, observed, RequestLog("off"))  # type: ignore[arg-type]  # see Slow
-        server = Server(service, address="127.0.0.1", port=0, max_message=1000)
-        await server.start()
+        service = Service(slow, keyring, observed, RequestLog("off"), max_message=1000)  # type: ignore[arg-type]  # see Slow
+        server = GrpcServer(service, address="127.0.0.1", port=0)
+        await server.listen()
+        serving = asyncio.get_running_loop().create_task(server.serve())
         async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
             method = channel.unary_unary(f"/{SERVICE}/ModelInfer")
 
@@ -81,15 +83,16 @@ def run(work: Work) -> None:
 
             async with asyncio.timeout(30):
                 await work(slow, call, observed, server)
-        server.stop(0)
-        await server.ended()
+        server.stop()
+        async with asyncio.timeout(30):
+            await serving
         assert slow.activity.requests == 0
 
     asyncio.run(main())
 
 
 def test_a_client_that_cancels_frees_its_place() -> None:
-    async def work(slow: Slow, call: Callable[..., Any], observed: Observed, _server: Server) -> None:
+    async def work(slow: Slow, call: Callable[..., Any], observed: Observed, _server: GrpcServer) -> None:
         pending = call()
         await slow.begun.wait()
         pending.cancel()
@@ -100,7 +103,7 @@ def test_a_client_that_cancels_frees_its_place() -> None:
 
 
 def test_a_deadline_reaches_the_model_and_ends_its_work() -> None:
-    async def work(slow: Slow, call: Callable[..., Any], observed: Observed, _server: Server) -> None:
+    async def work(slow: Slow, call: Callable[..., Any], observed: Observed, _server: GrpcServer) -> None:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await call(timeout=0.5)
         assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
@@ -114,7 +117,7 @@ def test_a_deadline_reaches_the_model_and_ends_its_work() -> None:
 
 
 def test_the_parameter_timeout_and_sticky_metadata_are_handed_on() -> None:
-    async def work(slow: Slow, call: Callable[..., Any], _observed: Observed, _server: Server) -> None:
+    async def work(slow: Slow, call: Callable[..., Any], _observed: Observed, _server: GrpcServer) -> None:
         slow.error = DeadlineExceeded("no answer")
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await call(timeout=20, metadata=(("yunmo-sticky", "me"),))
@@ -135,7 +138,7 @@ def test_the_parameter_timeout_and_sticky_metadata_are_handed_on() -> None:
     ],
 )
 def test_errors(error: Exception, code: grpc.StatusCode, retry: str | None) -> None:
-    async def work(slow: Slow, call: Callable[..., Any], observed: Observed, _server: Server) -> None:
+    async def work(slow: Slow, call: Callable[..., Any], observed: Observed, _server: GrpcServer) -> None:
         slow.error = error
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await call()
@@ -149,17 +152,17 @@ def test_errors(error: Exception, code: grpc.StatusCode, retry: str | None) -> N
     run(work)
 
 
-def test_stopping_lets_calls_end_and_then_cuts_them_off() -> None:
-    async def work(slow: Slow, call: Callable[..., Any], _observed: Observed, server: Server) -> None:
+def test_a_call_under_way_is_answered_after_the_stop() -> None:
+    async def work(slow: Slow, call: Callable[..., Any], observed: Observed, server: GrpcServer) -> None:
         pending = call()
         await slow.begun.wait()
-        began = time.monotonic()
-        server.stop(0.5)
+        server.stop()
+        await asyncio.sleep(0.05)  # the client hears of it
+        slow.error = ModelFailed("at last")
+        slow.release.set()
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await pending
-        assert caught.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
-        await server.ended()
-        assert 0.4 < time.monotonic() - began < 20
-        assert slow.ended.is_set()
+        assert caught.value.details() == "at last"
+        assert observed.codes == ["model_failed"]
 
     run(work)
