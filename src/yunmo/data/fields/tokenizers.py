@@ -179,12 +179,17 @@ class NgramTokenizer(TextTokenizer):
         rolled = _word_ngrams(words(text), self.spec.words) if self.spec.words else []
         place = sum(map(len, rolled))
         if self.spec.characters:
-            rolled.append(_character_ngrams(text, self.spec.shortest, self.spec.characters))
+            rolled += _character_ngrams(text, self.spec.shortest, self.spec.characters)
         if not rolled:
             return np.zeros(0, np.int64)
         found = _spread(np.concatenate(rolled))
         found[place:] += HASHES
-        return np.unique(found)
+        found.sort()
+        first = np.empty(len(found), np.bool_)
+        first[:1] = True
+        np.not_equal(found[1:], found[:-1], out=first[1:])
+        once: NDArray[np.int64] = found[first]
+        return once
 
 
 def _word_ngrams(found: Sequence[str], longest: int) -> list[Hashes]:
@@ -196,21 +201,28 @@ def _word_ngrams(found: Sequence[str], longest: int) -> list[Hashes]:
     return parts
 
 
-def _character_ngrams(text: str, shortest: int, longest: int) -> Hashes:
+def _character_ngrams(text: str, shortest: int, longest: int) -> list[Hashes]:
     """Roll over the text, with one space between its parts, and before and after it; no n-gram has one within."""
     spaced = f" {' '.join(text.split())}{' ' * longest}"
     codes = np.frombuffer(spaced.encode("utf-32-le"), np.uint32).astype(np.uint64)
-    windows = np.lib.stride_tricks.sliding_window_view(codes, longest)
-    rolled = np.cumsum(windows * _POWERS[:longest], axis=1, dtype=np.uint64) + _STEPS[:longest]
-    space = windows == ord(" ")
-    spaces = np.cumsum(space, axis=1)
-    good = np.empty(windows.shape, np.bool_)
-    good[:, 0] = ~space[:, 0]
-    good[:, 1:2] = ~(space[:, 0:1] & space[:, 1:2])
-    good[:, 2:] = spaces[:, 1:-1] == spaces[:, :1]
-    good[:, : shortest - 1] = False
-    chosen: Hashes = rolled[good]
-    return chosen
+    starts = len(codes) - longest + 1
+    space = codes == ord(" ")
+    before = np.cumsum(space)
+    rolled = codes[:starts] * _POWERS[0]
+    parts = []
+    for last in range(longest):
+        if last:
+            rolled = rolled + codes[last : last + starts] * _POWERS[last]
+        if last < shortest - 1:
+            continue
+        if last == 0:
+            good = ~space[:starts]
+        elif last == 1:
+            good = ~(space[:starts] & space[1 : 1 + starts])
+        else:
+            good = before[last - 1 : last - 1 + starts] == before[:starts]
+        parts.append(rolled[good] + _STEPS[last])
+    return parts
 
 
 def _spread(rolled: Hashes) -> NDArray[np.int64]:
