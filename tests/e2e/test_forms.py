@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 import json
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -17,8 +18,10 @@ import pytest
 from tests.e2e.command import Home, Service, sha256
 from tests.fixtures import data
 
+from yunmo.cli.samples import write_stock
 from yunmo.inference.predictor import Predictor
 
+RECIPES = Path(__file__).parents[2] / "recipes"
 Row = dict[str, Any]
 
 
@@ -75,6 +78,16 @@ def arrays(folder: Path) -> Case:
     return Case(source, ("--test", test, "--target", "label"), rows, "label")
 
 
+def several(folder: Path) -> Case:
+    """The recipe of several inputs on its own data."""
+    source = write_stock(folder)
+    with zipfile.ZipFile(source) as archive:
+        count = base64.b64encode(archive.read("counts/0012.png")).decode()
+    row = {"count": count, "note": "a van brought three", "reserve": 4, "box": "pair"}
+    rows = [row, *({**row, name: None} for name in row), dict.fromkeys(row)]
+    return Case(RECIPES / "several-inputs.yaml", ("--set", f"data.train={source}"), rows, "left")
+
+
 def sequences(folder: Path) -> Case:
     source = data.waves_npz(folder / "waves.npz")
     motion = np.load(source)["motion"]
@@ -120,7 +133,7 @@ def trained(live: Service, tmp_path_factory: pytest.TempPathFactory) -> Callable
 
 @pytest.mark.parametrize(
     "make",
-    [images, classes, numbers, table_of_pictures, arrays, sequences],
+    [images, classes, numbers, table_of_pictures, several, arrays, sequences],
     ids=lambda it: it.__name__,
 )
 def test_from_data_to_the_same_answers_everywhere(
@@ -146,9 +159,8 @@ def test_from_data_to_the_same_answers_everywhere(
     asked.write_text(json.dumps(model.case.rows))
     by_rest = live.curl(model.path, "-H", "content-type: application/json", "-d", f"@{asked}")["predictions"]
     by_command = live.home.ok("predict", model.endpoint, asked, "--json").json
-    output = model.case.output
     assert_same(by_rest, expected)
-    assert_same([{output: answer[output]} for answer in by_command], expected)
+    assert_same([{output: answer[output] for output in expected[0]} for answer in by_command], expected)
     assert len({json.dumps(answer) for answer in expected}) > 1  # the answer depends on the question
 
 
@@ -197,6 +209,33 @@ def test_a_form_holds_a_picture_beside_a_number(live: Service, trained: Callable
     file = next(iter(sorted((model.case.source.parent / "pictures").iterdir())))
     by_form = live.curl(model.path, "-F", f"picture=@{file}", "-F", "ink=70.5")["predictions"]
     assert_same(by_form, offline(live.home, model.run, [{"picture": picture(file), "ink": 70.5}]))
+
+
+def test_a_missing_input_is_an_empty_part_of_a_form_and_empty_bytes(
+    live: Service, tmp_path: Path, trained: Callable[[Make], Trained]
+) -> None:
+    model = trained(several)
+    rows = model.case.rows
+    expected = offline(live.home, model.run, rows)
+    (tmp_path / "count.png").write_bytes(base64.b64decode(rows[0]["count"]))
+    for row, answer in zip(rows, expected, strict=True):
+        texts = [f"{name}={'' if row[name] is None else row[name]}" for name in ("note", "reserve", "box")]
+        parts = [f"count={'' if row['count'] is None else f'@{tmp_path}/count.png'}", *texts]
+        assert_same(live.curl(model.path, *(word for part in parts for word in ("-F", part)))["predictions"], [answer])
+    texts = [[row[name] or "" for row in rows] for name in ("count", "note", "box")]
+    tensors = [
+        {"name": name, "shape": [len(rows)], "datatype": kind, "data": values}
+        for name, kind, values in (
+            *zip(("count", "note", "box"), ("BYTES",) * 3, texts, strict=True),
+            ("reserve", "FP32", [row["reserve"] for row in rows]),
+        )
+    ]
+    asked = ("-H", "content-type: application/json", "-d", json.dumps({"inputs": tensors}))
+    outputs = {
+        each["name"]: each["data"] for each in live.curl(f"/v2/models/{model.endpoint}/infer", *asked)["outputs"]
+    }
+    assert outputs["left"] == pytest.approx([answer["left"]["value"] for answer in expected], rel=1e-5)
+    assert outputs["order"] == [answer["order"]["value"] for answer in expected]
 
 
 def test_cross_validation_is_in_the_report(live: Service, trained: Callable[[Make], Trained]) -> None:

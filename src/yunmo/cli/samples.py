@@ -1,7 +1,8 @@
 """Real data to begin with, out of scikit-learn: ``python -m yunmo.cli.samples FOLDER``.
 
 The files of the demo and of those recipes that need no download: ``digits.npz`` with 1,797 handwritten digits of 8 x 8
-pixels (``digits-heldout.npz`` with some more, held out of it), and ``breast-cancer.csv`` with 569 rows of 30 measures.
+pixels (``digits-heldout.npz`` with some more, held out of it), ``breast-cancer.csv`` with 569 rows of 30 measures, and
+``stock.zip``, a table whose rows each have a picture, a text, a number and a category.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from yunmo.core.errors import MissingExtra
+from yunmo.data.fields.pixels import to_png
 
 HELD_OUT = 200
 """Digits that training never sees."""
+
+_SHELVED = 1500
+_MISSING = 0.08
+"""Share of the cells of each input that are empty."""
+_COUNTS = ("none", "one", "two", "three", "four", "five")
+_CAME = ("{} more came in this morning", "a van brought {}", "plus {} that were sent back to us")
+_WENT = ("{} were sold since then", "we gave {} away", "{} fell off the shelf and broke")
+_BOXES = {"single": 0, "pair": 2, "crate": 6}
+_ENOUGH = 10
 
 
 def write_samples(folder: Path) -> None:
@@ -30,6 +42,7 @@ def write_samples(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_digits(folder)
     write_table(folder)
+    write_stock(folder)
 
 
 def write_digits(folder: Path) -> tuple[Path, NDArray[np.uint8], NDArray[np.str_]]:
@@ -60,6 +73,39 @@ def write_table(folder: Path) -> Path:
         writer.writerow([*row, bunch.target_names[target]])
     path = folder / "breast-cancer.csv"
     _write(path, text.getvalue().encode())
+    return path
+
+
+def write_stock(folder: Path) -> Path:
+    """Write ``stock.zip``: ``stock.csv`` and the pictures that it names.
+
+    A made-up story around real handwritten digits, told by every input together: how many pieces are ``left`` (a
+    number) is the handwritten ``count`` (a picture), and what the ``note`` says (a text), and the ``reserve`` (a
+    number), and what the ``box`` holds (a category). ``order`` says whether that is too few. Some cells are empty.
+    """
+    bunch = _load("load_digits")
+    dice = np.random.default_rng(0)
+    rows = [["count", "note", "reserve", "box", "left", "order"]]
+    pictures: dict[str, bytes] = {}
+    for index in range(_SHELVED):
+        pixels = np.rint(bunch.images[index] * (255 / 16)).astype(np.uint8)
+        name = f"counts/{index:04}.png"
+        pictures[name] = to_png(pixels[:, :, None])
+        change, came, reserve = int(dice.integers(1, 6)), bool(dice.integers(2)), int(dice.integers(0, 8))
+        note = str(dice.choice(_CAME if came else _WENT)).format(_COUNTS[change])
+        box = str(dice.choice(list(_BOXES)))
+        left = int(bunch.target[index]) + (change if came else -change) + reserve + _BOXES[box]
+        cells = [name, note, str(reserve), box]
+        shown = ["" if gone else cell for cell, gone in zip(cells, dice.random(4) < _MISSING, strict=True)]
+        rows.append([*shown, str(left), "yes" if left < _ENOUGH else "no"])
+    table = io.StringIO(newline="")
+    csv.writer(table).writerows(rows)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, data in {"stock.csv": table.getvalue().encode(), **pictures}.items():
+            archive.writestr(zipfile.ZipInfo(name), data)
+    path = folder / "stock.zip"
+    _write(path, buffer.getvalue())
     return path
 
 

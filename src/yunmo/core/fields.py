@@ -81,6 +81,13 @@ class ImageField(Spec, frozen=True, tag_field="type", tag="image"):
     ] = "stretch"
     rotate: Annotated[Literal[0, 90, 180, 270], Meta(description="degrees counter-clockwise, for every picture")] = 0
     flip: Annotated[Literal["none", "horizontal", "vertical"], Meta(description="mirror every picture")] = "none"
+    missing: Annotated[
+        Literal["mean", "drop"],
+        Meta(
+            description="what stands for a missing picture (mean: one of the mean color of the training pictures), or "
+            "drop: leave the row out"
+        ),
+    ] = "drop"
     scale: Annotated[Scale, Meta(description=_SCALE)] = "standard"
     augment: Annotated[Augment | None, Meta(description="null: decided from the pictures")] = None
     average_flips: Annotated[

@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from yunmo.core.errors import BodyTooLarge, Cancelled, DataError, InvalidInput
+from yunmo.core.fields import FieldStatistics
 from yunmo.data.array_file import ArrayWriter
 from yunmo.data.fields.base import EXAMPLES, Field, Issue, Values, Where
-from yunmo.data.fields.image import ImageField, PixelStatistics
+from yunmo.data.fields.image import ImageField, PixelStatistics, no_picture, stand_in
 from yunmo.data.fields.text import TextField
 from yunmo.data.splits import Rows
 
@@ -104,6 +105,8 @@ class PictureColumn:
     file: Path
     statistics: PixelStatistics | None = None
     unreadable: Unreadable = dataclasses.field(default_factory=Unreadable)
+    missing: list[int] = dataclasses.field(default_factory=list)
+    """Rows of the file that have no picture, and wait for `fill_missing`."""
 
 
 def write_pictures(columns: list[PictureColumn], rows: Rows, where: Where, *, drop: bool, check: Check) -> Rows:
@@ -133,22 +136,40 @@ def write_pictures(columns: list[PictureColumn], rows: Rows, where: Where, *, dr
         for chunk in _chunks(rows, row_bytes):
             check()
             good = np.ones(len(chunk), np.bool_)
-            batches = [_decoded(column, chunk, good, where, drop) for column in columns]
-            for column, writer, batch in zip(columns, writers, batches, strict=True):
-                readable = batch if good.all() else batch[good]
+            decoded = [_decoded(column, chunk, good, where, drop) for column in columns]
+            for column, writer, (batch, there) in zip(columns, writers, decoded, strict=True):
+                readable, present = (batch, there) if good.all() else (batch[good], there[good])
+                column.missing.extend((writer.rows + np.flatnonzero(~present)).tolist())
                 writer.append(readable)
                 if column.statistics is not None:
-                    column.statistics.add(readable)
+                    column.statistics.add(readable if present.all() else readable[present])
+                    column.statistics.missing += int((~present).sum())
             kept.append(chunk[good])
     return np.concatenate(kept) if kept else np.empty(0, np.int64)
 
 
-def _decoded(column: PictureColumn, rows: Rows, good: NDArray[np.bool_], where: Where, drop: bool) -> NDArray[np.uint8]:
-    batch = np.empty((len(rows), *column.field.shape), np.uint8)
+def fill_missing(column: PictureColumn, statistics: FieldStatistics) -> None:
+    """Write what stands for missing pictures: only once all training pictures were seen it is known."""
+    if column.missing:
+        pixels = np.load(column.file, mmap_mode="r+", allow_pickle=False)
+        pixels[column.missing] = stand_in(statistics)
+        pixels.flush()
+
+
+def _decoded(
+    column: PictureColumn, rows: Rows, good: NDArray[np.bool_], where: Where, drop: bool
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Return the pixels of some rows, 0 where there is no picture, and which rows have one."""
+    batch = np.zeros((len(rows), *column.field.shape), np.uint8)
+    there = np.ones(len(rows), np.bool_)
     picture, values = column.field.picture, column.values
     for index, row in enumerate(rows):
+        value = values[row]
+        there[index] = not no_picture(value)
+        if not there[index]:
+            continue
         try:
-            batch[index] = picture(values[row])
+            batch[index] = picture(value)
         except (InvalidInput, BodyTooLarge) as error:
             if not drop:
                 raise DataError(
@@ -160,7 +181,7 @@ def _decoded(column: PictureColumn, rows: Rows, good: NDArray[np.bool_], where: 
             column.unreadable.count += 1
             if len(column.unreadable.rows) < EXAMPLES:
                 column.unreadable.rows.append(f"{where(int(row))} ({error.message})")
-    return batch
+    return batch, there
 
 
 def _encoded(opened: Field, values: Values, rows: Rows, where: Where) -> dict[str, NDArray[Any]]:

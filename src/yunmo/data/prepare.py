@@ -18,7 +18,7 @@ from yunmo.core.fields import FieldStatistics
 from yunmo.core.fields import ImageField as ImageSpec
 from yunmo.core.files import file_digest, storage_errors, write_atomic
 from yunmo.core.recipe import Recipe, check_recipe, recipe_data
-from yunmo.data.cache import Check, PictureColumn, checker, take, write_field, write_pictures, write_texts
+from yunmo.data.cache import Check, PictureColumn, checker, fill_missing, take, write_field, write_pictures, write_texts
 from yunmo.data.cleaning import Report, clean_rows, drop_duplicates, drop_outliers, note_overlap
 from yunmo.data.fields.base import Field, Values
 from yunmo.data.fields.category import CategoryOutput
@@ -338,6 +338,7 @@ class _Preparation:
                 self._refuse_mostly_unreadable(column, split, len(chosen))
                 if column.statistics is not None:
                     self.statistics[column.field.name] = column.statistics.statistics(column.field)
+                fill_missing(column, self.statistics[column.field.name])
         self.inputs = [
             open_field(field.spec, self.statistics[field.name], max_pixels=self.limits.pixels)
             if isinstance(field, ImageField)
@@ -355,12 +356,16 @@ class _Preparation:
         )
 
     def _refuse_mostly_unreadable(self, column: PictureColumn, split: str, rows: int) -> None:
-        if column.unreadable.count * 2 > rows:
+        where = f"{self.sources[self._origin(split)].path.name}, field {column.field.name}"
+        there = rows - len(column.missing)
+        if column.unreadable.count * 2 > there:
             raise DataError(
-                f"{column.unreadable.count} of {rows} pictures cannot be read, such as {column.unreadable.rows[0]}",
-                where=f"{self.sources[self._origin(split)].path.name}, field {column.field.name}",
+                f"{column.unreadable.count} of {there} pictures cannot be read, such as {column.unreadable.rows[0]}",
+                where=where,
                 remedy="Give JPEG, PNG, WebP, BMP or GIF pictures",
             )
+        if split == "train" and not there:
+            raise DataError("every training picture is missing", where=where, remedy="Leave the field out")
 
     def _write_fields(self, rows: dict[str, Rows]) -> None:
         """Resolve and fit every other field on the train rows, then encode all splits."""

@@ -23,14 +23,10 @@ from yunmo.bundle.read import Bundle, Golden, open_bundle
 from yunmo.core.errors import BodyTooLarge, BundleError, InvalidInput, ModelFailed
 from yunmo.core.fields import (
     JOINED_NUMBERS,
-    CategoryField,
     CategoryOutput,
-    DateField,
     FieldStatistics,
     ModelInput,
-    NumberField,
     TensorOutput,
-    TextField,
 )
 from yunmo.data.fields.base import Field
 from yunmo.data.fields.number import NumberBlock, join_numbers
@@ -56,7 +52,6 @@ _MEASURE_SECONDS = 0.25
 _TRIES = 5
 _ABOUT = 1.05
 
-_NULLABLE = (NumberField, CategoryField, DateField, TextField)
 _MANY_NAMES = 8
 _LEAST_JOINED = 2
 _LOOP = b'"\x04Loop'
@@ -324,11 +319,11 @@ class Predictor:
                     remedy=f"The model has: {self._known()}",
                 )
         missing = next(name for name in self.fields if name not in row)
-        nullable = isinstance(self.fields[missing].spec, _NULLABLE)
+        nullable = getattr(self.fields[missing].spec, "missing", "drop") != "drop"
         return InvalidInput(
             f"missing field {missing!r}",
             where=f"row {index}",
-            remedy="Give it, or null if it is not known" if nullable else "Give it",
+            remedy="Give it, or null if it is not known (in a form: an empty part)" if nullable else "Give it",
         )
 
     def _known(self) -> str:

@@ -13,6 +13,7 @@ NAMES = (
     "gru",
     "seed-cnn",
     "seed-rnn",
+    "several-inputs",
     "table",
     "text-bag",
     "text-gru",

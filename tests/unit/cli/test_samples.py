@@ -20,3 +20,9 @@ def test_the_samples_are_real_whole_and_the_same_each_time(tmp_path: Path) -> No
     table = open_source(tmp_path / "breast-cancer.csv")
     assert len(table) == 569
     assert set(table.column("diagnosis")) == {"malignant", "benign"}
+    stock = open_source(tmp_path / "stock.zip")
+    assert len(stock) == 1500
+    assert [name for name in stock.names if stock.is_picture(name)] == ["count"]
+    for name in ("count", "note", "reserve", "box"):
+        assert 80 < sum(cell is None for cell in stock.column(name)) < 160
+    stock.close()

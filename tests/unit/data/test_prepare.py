@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.fixtures.bundles import png
 
 from yunmo.core.errors import Cancelled, DataError, RecipeError, StorageFull, UnsafeArchive
 from yunmo.core.events import DataPrepared
@@ -133,6 +134,98 @@ def test_unreadable_pictures_are_dropped_and_named(
     with pytest.raises(DataError, match="unreadable") as caught:
         _prepare(tmp_path, path, clean={"unreadable": "error"})
     assert "p.zip, " in str(caught.value.where)
+
+
+def _pictured(make_zip: Zip, cells: list[str], **files: bytes) -> Path:
+    """Zip a table whose rows each name a picture of one gray, or something else."""
+    pictures = {cell: png(10 * index % 250, 4) for index, cell in enumerate(cells) if cell.startswith("good")}
+    rows = "".join(f"{cell},{index},{'ab'[index % 2]}\n" for index, cell in enumerate(cells))
+    return make_zip("table.zip", {"table.csv": f"file,x,label\n{rows}".encode(), **pictures, **files})
+
+
+def _fields(**keys: Any) -> dict[str, Any]:
+    return {
+        "inputs": [{"name": "file", "type": "image", "size": 4, **keys}, {"name": "x", "type": "number"}],
+        "outputs": [{"name": "label", "type": "category"}],
+    }
+
+
+def test_rows_without_a_picture_go_on_with_the_mean_color(tmp_path: Path, make_zip: Zip) -> None:
+    cells = [f"good{index}.png" if index % 3 else "" for index in range(60)]
+    cells[4], cells[5] = "broken.png", "not there.png"
+    path = _pictured(make_zip, cells, **{"broken.png": b"GIF89a"})
+    found = _prepare(tmp_path, path, **_fields(missing="mean"))
+    assert sum(found.rows.values()) == 58
+    issues = _issues(found)
+    assert (issues["no picture"]["count"], issues["no picture"]["rows"][0]) == (20, "table.zip, table.csv, row 2")
+    assert sum(issue["count"] for issue in found.cleaning["issues"] if issue["reason"] == "unreadable picture") == 2
+    learned = found.statistics["file"]
+    assert learned.count == found.rows["train"]
+    color = np.rint(np.array(learned.mean) * 255)
+    present, missing = [], 0
+    for split, rows in found.rows.items():
+        pixels, numbers = found.inputs(split)["file"], found.inputs(split)["x"]
+        assert len(pixels) == rows
+        for row, number in zip(pixels, numbers.astype(int), strict=True):
+            if number % 3:
+                assert (row == 10 * number % 250).all()
+                present += [row] if split == "train" else []
+            else:
+                assert (row == color).all()
+                missing += split == "train"
+    assert learned.missing == missing > 0
+    assert learned.mean == pytest.approx((np.stack(present).reshape(-1, len(color)) / 255).mean(axis=0).tolist())
+    fields = {spec.name: open_field(spec, found.statistics[spec.name]) for spec in found.recipe.inputs}
+    assert any(row["file"] is None for row in found.examples)
+    again = fields["file"].encode([row["file"] for row in found.examples])["file"]
+    assert np.array_equal(
+        again, found.inputs("test")["file"][np.unique(np.linspace(0, found.rows["test"] - 1, 8).astype(int))]
+    )
+
+
+def test_such_rows_are_dropped_by_default(tmp_path: Path, make_zip: Zip) -> None:
+    cells = [f"good{index}.png" if index % 3 else "" for index in range(60)]
+    found = _prepare(tmp_path, _pictured(make_zip, cells), **_fields())
+    assert sum(found.rows.values()) == 40
+    assert _issues(found)["no picture"]["action"] == "row dropped"
+
+
+def test_missing_pictures_do_not_hide_that_the_others_are_broken(tmp_path: Path, make_zip: Zip) -> None:
+    cells = ["" if index % 4 else "broken.png" for index in range(60)]
+    path = _pictured(make_zip, cells, **{"broken.png": b"GIF89a"})
+    with pytest.raises(DataError, match="pictures cannot be read"):
+        _prepare(tmp_path, path, **_fields(missing="mean", color="rgb"))
+    assert _nothing_left(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("cell", "fields", "error", "message"),
+    [
+        ("../good.png", _fields(missing="mean"), UnsafeArchive, "a picture outside of the archive"),
+        ("/etc/good.png", _fields(missing="mean"), UnsafeArchive, "a picture outside of the archive"),
+        ("not there.png", {**_fields(), "clean": {"unreadable": "error"}}, DataError, "no file is called"),
+        (
+            "good.png",
+            {"inputs": [{"name": "file", "type": "text"}], "outputs": [{"name": "label", "type": "category"}]},
+            DataError,
+            "the column holds pictures",
+        ),
+    ],
+    ids=["up", "absolute", "not there", "as a text"],
+)
+def test_a_cell_that_names_no_picture_of_the_archive_is_refused(
+    tmp_path: Path,
+    make_zip: Zip,
+    cell: str,
+    fields: dict[str, Any],
+    error: type[Exception],
+    message: str,
+) -> None:
+    path = _pictured(make_zip, [cell, *(f"good{index}.png" for index in range(20))])
+    with pytest.raises(error, match=message) as caught:
+        _prepare(tmp_path, path, **fields)
+    assert "table.zip" in str(caught.value.where)
+    assert _nothing_left(tmp_path)
 
 
 def test_mostly_unreadable_pictures_are_an_error(tmp_path: Path, make_zip: Zip, picture: Callable[..., bytes]) -> None:

@@ -16,7 +16,7 @@ from yunmo.core.errors import BodyTooLarge, DataError, InvalidInput
 from yunmo.core.events import Decision
 from yunmo.core.fields import FieldStatistics
 from yunmo.data.fields import pixels as px
-from yunmo.data.fields.base import Cleaned, Field, TensorSpec, Values, Where, Wire
+from yunmo.data.fields.base import Cleaned, Field, TensorSpec, Values, Where, Wire, is_missing
 
 LARGEST_KEPT = 64
 """Pictures up to this size a side are used as they are; larger ones are scaled to it if the recipe names no size."""
@@ -58,6 +58,9 @@ class ImageField(Field):
         turned = spec.rotate in (90, 270)
         self._before_turn = self._size[::-1] if turned else self._size
         self._as_is = not spec.rotate and spec.flip == "none"
+        self._stand_in = np.empty(0, np.uint8)
+        if spec.missing == "mean" and statistics is not None:
+            self._stand_in = stand_in(statistics)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -91,17 +94,33 @@ class ImageField(Field):
         return ImageField(spec, self.statistics, max_pixels=self.max_pixels), decisions
 
     def clean(self, values: Values, where: Where) -> Cleaned:
-        """Keep every row that names a picture; whether it can be decoded shows when it is."""
+        """Find rows without a picture, and drop them if the recipe says so.
+
+        Whether a picture can be decoded shows when it is.
+
+        Raises:
+            DataError: there is none in any row.
+        """
+        every = np.ones(len(values), np.bool_)
         if isinstance(values, np.ndarray):
-            return Cleaned(np.ones(len(values), np.bool_))
-        keep = np.fromiter((value is not None for value in values), np.bool_, len(values))
-        return Cleaned(keep, self.issue("no picture", "row dropped", np.flatnonzero(~keep), where))
+            return Cleaned(every)
+        there = np.fromiter((not no_picture(value) for value in values), np.bool_, len(values))
+        rows = np.flatnonzero(~there)
+        if self.spec.missing == "drop":
+            return Cleaned(there, self.issue("no picture", "row dropped", rows, where))
+        if not there.any():
+            raise DataError(
+                "every picture is missing", where=f"{where(0)}, field {self.column}", remedy="Leave the field out"
+            )
+        return Cleaned(every, self.issue("no picture", "one of the mean color stands for it", rows, where))
 
     def fit(self, values: Values) -> FieldStatistics:
-        """Learn mean, deviation, minimum and maximum of each channel, on a scale of 0 to 1."""
+        """Learn mean, deviation, minimum and maximum of each channel, 0 to 1, of the pictures that are there."""
         sums = PixelStatistics(self.shape[2])
-        for start in range(0, len(values), 64):
-            sums.add(self.encode(values[start : start + 64])[self.name])
+        there = values if isinstance(values, np.ndarray) else [value for value in values if not no_picture(value)]
+        for start in range(0, len(there), 64):
+            sums.add(self.encode(there[start : start + 64])[self.name])
+        sums.missing = len(values) - len(there)
         return sums.statistics(self)
 
     def encode(self, values: Values) -> dict[str, NDArray[Any]]:
@@ -109,7 +128,8 @@ class ImageField(Field):
 
         Args:
             values: of each picture the file's bytes (or base64 of them, as text), a `Readable`, or its pixels as an
-                array or nested lists of whole numbers 0 to 255: (height, width) or (height, width, channels).
+                array or nested lists of whole numbers 0 to 255: (height, width) or (height, width, channels); None
+                or nothing at all for a missing one.
 
         Returns:
             ``{name: uint8 [rows, height, width, channels]}``.
@@ -129,7 +149,16 @@ class ImageField(Field):
         return {self.name: batch}
 
     def picture(self, value: Any) -> px.Pixels:
-        """Encode one picture: uint8 (height, width, channels)."""
+        """Encode one picture: uint8 (height, width, channels).
+
+        Raises:
+            InvalidInput: no picture, or a missing one where nothing stands for it.
+            BodyTooLarge: too many pixels.
+        """
+        if no_picture(value):
+            if not len(self._stand_in):
+                raise InvalidInput("the picture is missing", remedy="Send a picture")
+            return np.broadcast_to(self._stand_in, self.shape)
         pixels = self._pixels(value)
         spec = self.spec
         if spec.rotate:
@@ -143,13 +172,14 @@ class ImageField(Field):
         return [TensorSpec(self.name, "uint8", self.shape)]
 
     def wire(self) -> tuple[Wire, ...]:
-        """Pixels, or the bytes of a picture's file."""
+        """Pixels, or the bytes of a picture's file, none for a missing one."""
         height, width = self._before_turn
         return Wire("UINT8", (height, width, self.shape[2])), Wire("BYTES", ())
 
     def json_schema(self) -> dict[str, Any]:
         """A base64 string, or nested lists of pixels."""
         height, width, channels = self.shape
+        missing = [{"type": "null", "description": "a missing picture"}] if self.spec.missing != "drop" else []
         return {
             "description": f"a picture; it is brought to {width} x {height} pixels, {self.spec.color}",
             "anyOf": [
@@ -163,6 +193,7 @@ class ImageField(Field):
                     "items": {"type": "array"},
                     "description": f"pixels from 0 to 255: rows of columns{' of channels' if channels > 1 else ''}",
                 },
+                *missing,
             ],
         }
 
@@ -170,8 +201,13 @@ class ImageField(Field):
         """Say so of any picture: what it is, its bytes tell."""
         return media_type.startswith("image/") or media_type == "application/octet-stream"
 
-    def raw(self, value: Any) -> str:
-        """Return base64 of the file; of a large file or an array, of a PNG that encodes to the same pixels."""
+    def raw(self, value: Any) -> str | None:
+        """Return base64 of the file; of a large file or an array, of a PNG that encodes to the same pixels.
+
+        None for a missing picture.
+        """
+        if no_picture(value):
+            return None
         data = _file_bytes(value)
         if data is None or len(data) > _RAW_LIMIT:
             pixels = self.picture(value)
@@ -184,13 +220,13 @@ class ImageField(Field):
         data = _file_bytes(value)
         if data is not None:
             return px.decode(data, gray=self._gray, size=self._before_turn, max_pixels=self.max_pixels)
-        if value is None:
-            raise InvalidInput("the picture is missing")
         return px.to_channels(_as_pixels(value, self.max_pixels), gray=self._gray)
 
     def _measured(self, values: Values) -> Any:
         """Yield height, width and gray of up to `_SAMPLE` pictures, spread evenly; unreadable ones are passed over."""
-        for index in np.unique(np.linspace(0, len(values) - 1, min(_SAMPLE, len(values))).astype(np.int64)):
+        there = np.flatnonzero([not no_picture(value) for value in values])
+        chosen = np.unique(np.linspace(0, len(there) - 1, min(_SAMPLE, len(there))).astype(np.int64))
+        for index in there[chosen]:
             try:
                 data = _file_bytes(values[index])
                 if data is not None:
@@ -208,6 +244,8 @@ class PixelStatistics:
     def __init__(self, channels: int) -> None:
         self.counts = np.zeros((channels, 256), np.int64)
         self.rows = 0
+        self.missing = 0
+        """Rows without a picture, which are not among those added up."""
 
     def add(self, batch: NDArray[np.uint8]) -> None:
         """Count a batch (rows, height, width, channels)."""
@@ -227,13 +265,28 @@ class PixelStatistics:
             type="image",
             role="input",
             encode_version=field.ENCODE_VERSION,
-            count=self.rows,
+            count=self.rows + self.missing,
+            missing=self.missing,
             mean=tuple(mean.tolist()),
             deviation=tuple(deviation.tolist()),
             minimum=tuple(float(row[0]) if len(row) else 0.0 for row in seen),
             maximum=tuple(float(row[-1]) if len(row) else 0.0 for row in seen),
             shape=field.shape,
         )
+
+
+def no_picture(value: Any) -> bool:
+    """Say whether a raw value stands for a missing picture: as for other fields, or nothing where a file would be."""
+    return is_missing(value) or (isinstance(value, (bytes, bytearray, memoryview)) and not len(value))
+
+
+def stand_in(statistics: FieldStatistics) -> NDArray[np.uint8]:
+    """Return the color that stands for a missing picture: uint8 (channels,).
+
+    The network's standard scaling makes it 0, so that it says nothing but that there is no picture.
+    """
+    color: NDArray[np.uint8] = np.rint(np.asarray(statistics.mean) * 255).astype(np.uint8)
+    return color
 
 
 def _file_bytes(value: Any) -> bytes | None:

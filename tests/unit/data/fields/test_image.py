@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from yunmo.core import fields as specs
-from yunmo.core.errors import BodyTooLarge, InvalidInput
+from yunmo.core.errors import BodyTooLarge, DataError, InvalidInput
 from yunmo.data.fields.image import ImageField
 
 
@@ -108,3 +108,56 @@ def test_tensors_and_schema_say_what_is_encoded() -> None:
     (tensor,) = field.tensors()
     assert (tensor.name, tensor.dtype, tensor.shape) == ("image", "uint8", (8, 8, 3))
     assert "base64" in str(field.json_schema())
+
+
+NOTHING = [None, "", "NA", b"", bytearray(), memoryview(b""), float("nan")]
+
+
+def _filling(pictures: np.ndarray, **keys: object) -> ImageField:
+    field = _field(missing="mean", **keys)
+    return ImageField(field.spec, field.fit([*pictures, None]))
+
+
+def test_the_mean_color_stands_for_a_missing_picture() -> None:
+    field = _filling(np.stack([PIXELS, PIXELS // 2]), rotate=90)
+    batch = field.encode([*NOTHING, PIXELS])["image"]
+    color = np.rint(np.stack([PIXELS, PIXELS // 2]).reshape(-1, 3).mean(0)).astype(np.uint8)
+    assert all(np.array_equal(row, np.broadcast_to(color, (8, 8, 3))) for row in batch[:-1])
+    assert np.array_equal(batch[-1], np.rot90(PIXELS))
+    assert (field.known().count, field.known().missing) == (3, 1)
+    assert {"type": "null", "description": "a missing picture"} in field.json_schema()["anyOf"]
+    assert [field.raw(value) for value in NOTHING] == [None] * len(NOTHING)
+
+
+@pytest.mark.parametrize("index", range(len(NOTHING)))
+def test_a_missing_picture_is_refused_where_its_row_would_be_dropped(index: int) -> None:
+    field = ImageField(_field().spec, _field().fit([PIXELS]))
+    with pytest.raises(InvalidInput, match="the picture is missing") as caught:
+        field.encode([PIXELS, NOTHING[index]])
+    assert caught.value.where == "row 1, field image"
+    assert "null" not in str(field.json_schema())
+
+
+def test_what_is_there_but_no_picture_is_not_taken_for_a_missing_one() -> None:
+    class Empty:
+        def read(self) -> bytes:
+            return b""
+
+    field = _filling(PIXELS[None])
+    for value in (Empty(), "no base64!", b"hello", [], 0):
+        with pytest.raises(InvalidInput):
+            field.encode([value])
+
+
+def test_cleaning_names_rows_without_a_picture() -> None:
+    values = [PIXELS, None, PIXELS, None]
+    dropped = _field().clean(values, str)
+    kept = _field(missing="mean").clean(values, str)
+    assert dropped.keep.tolist() == [True, False, True, False]
+    assert kept.keep.all()
+    assert [(issue.action, issue.count, issue.rows) for issue in (*dropped.issues, *kept.issues)] == [
+        ("row dropped", 2, ("1", "3")),
+        ("one of the mean color stands for it", 2, ("1", "3")),
+    ]
+    with pytest.raises(DataError, match="every picture is missing"):
+        _field(missing="mean").clean([None, None], str)
