@@ -54,7 +54,7 @@ _SECTIONS: tuple[tuple[str, str, tuple[type, ...]], ...] = (
             tokenizers.SubwordTokenizer,
         ),
     ),
-    ("Parts of inputs", "", (fields.Outliers, fields.Augment)),
+    ("Parts of inputs", "", (fields.Outliers, fields.Augment, fields.Embeddings)),
     ("Outputs", "An output's `type` says which of these it is.", (fields.CategoryOutput, fields.NumberOutput)),
     (
         "Encoders",

@@ -139,7 +139,7 @@ def train(
     folder: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Generator[Any, Any, Run]:
-    """Begin a run: upload the recipe's data (unless it names a dataset) and have the recipe carried out.
+    """Begin a run: upload the recipe's files (of data, unless it names a dataset) and have the recipe carried out.
 
     Args:
         recipe: plain data, or the path of a YAML file.
@@ -153,6 +153,7 @@ def train(
     """
     data, where, base = _recipe_data(recipe, folder)
     checked = recipe_from(data, where=where)
+    embeddings = _embedding_files(data, base)
     if checked.data.dataset is None:
         paths = {
             split: base / path for split in SPLITS if isinstance(path := getattr(checked.data, split), str) and path
@@ -161,7 +162,37 @@ def train(
         added = yield from add_dataset(name, paths, progress=progress)
         rest = {key: value for key, value in data["data"].items() if key not in (*SPLITS, "digests")}
         data = {**data, "name": name, "data": {**rest, "dataset": f"{added.name}:{added.version}"}}
+    data = yield from _with_embeddings(data, embeddings, progress)
     return (yield from _send("POST", Run, NewRun(recipe=data, target=target), "runs"))
+
+
+def _embedding_files(data: Mapping[str, Any], base: Path) -> dict[int, Path]:
+    """Return the files of embeddings that are still to be sent, by the place of their input.
+
+    Raises:
+        InvalidInput: one of them is not there.
+    """
+    found = {}
+    for index, field in enumerate(data.get("inputs") or ()):
+        asked = field.get("embeddings")
+        if asked and not asked.get("digest"):
+            found[index] = base / asked["file"]
+            if not found[index].is_file():
+                where = f"recipe, input {field['name']}, embeddings"
+                raise InvalidInput(f"no such file: {found[index]}", where=where)
+    return found
+
+
+def _with_embeddings(
+    data: dict[str, Any], files: Mapping[int, Path], progress: Progress | None
+) -> Generator[Any, Any, dict[str, Any]]:
+    """Upload files of embeddings, and return the recipe with names and digests in the place of paths."""
+    inputs = list(data.get("inputs") or ())
+    for index, path in files.items():
+        stored = yield from upload(path, progress=progress)
+        sent = {**inputs[index]["embeddings"], "file": path.name, "digest": stored.digest}
+        inputs[index] = {**inputs[index], "embeddings": sent}
+    return {**data, "inputs": inputs} if files else data
 
 
 def _recipe_data(recipe: Recipe, folder: str | Path | None) -> tuple[dict[str, Any], str, Path]:

@@ -164,6 +164,25 @@ class VectorField(Spec, frozen=True, tag_field="type", tag="vector"):
     encoder: Annotated[VectorEncoder | None, Meta(description="null: flat")] = None
 
 
+class Embeddings(Spec, frozen=True):
+    """Vectors of words that were learned elsewhere, to begin with: word2vec's, GloVe's or fastText's text format."""
+
+    file: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            description="file of `word number number …` lines, relative to the recipe's folder; may be packed (.gz)",
+        ),
+    ]
+    frozen: Annotated[
+        bool, Meta(description="the vectors stay as they are, also the random ones of other words; false: learned on")
+    ] = False
+    digest: Annotated[
+        str | None, Meta(description="SHA-256 of the file's bytes; written when the file is sent to the service")
+    ] = None
+    size: Annotated[Positive | None, Meta(description="length of a vector; written when the recipe is resolved")] = None
+
+
 class TextField(Spec, frozen=True, tag_field="type", tag="text"):
     """A text in any language and script, as words, characters, pieces of words, or n-grams of them."""
 
@@ -187,10 +206,23 @@ class TextField(Spec, frozen=True, tag_field="type", tag="text"):
     embedding: Annotated[
         Positive, Meta(description="length of the learned vector of each token, for other encoders than bag")
     ] = 128
+    embeddings: Annotated[
+        Embeddings | None,
+        Meta(
+            description="vectors to begin with, for the tokenizers words and characters and other encoders than bag; "
+            "null: random ones"
+        ),
+    ] = None
     dropout: Annotated[
         Probability, Meta(description="share of tokens left out while training, for other encoders than bag")
     ] = 0.0
     encoder: Annotated[TextEncoder | None, Meta(description="null: bag")] = None
+
+    @property
+    def vector_size(self) -> int:
+        """Length of a token's vector."""
+        given = self.embeddings.size if self.embeddings is not None else None
+        return given or self.embedding
 
 
 InputField = ImageField | NumberField | CategoryField | DateField | SequenceField | VectorField | TextField

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from types import NoneType
 from typing import Annotated, Any, Literal
 
 import msgspec
 import yaml
 from msgspec import Meta
 
-from yunmo.core.encoders import LAYER_KEYS, Activation, NotNegative, Positive, PositiveFloat, Probability
+from yunmo.core.encoders import (
+    LAYER_KEYS,
+    Activation,
+    BagEncoder,
+    NotNegative,
+    Positive,
+    PositiveFloat,
+    Probability,
+)
 from yunmo.core.errors import InvalidInput, RecipeError
-from yunmo.core.fields import InputField, OutputField
+from yunmo.core.fields import InputField, OutputField, TextField
 from yunmo.core.ids import check_name
 from yunmo.core.schema import Spec, convert
+from yunmo.core.tokenizers import CharacterTokenizer, WordTokenizer
 
 SCHEMA_VERSION = 1
 """Version of the recipe's schema. A bundle or run with a higher one comes from a newer Yunmo."""
@@ -291,6 +301,7 @@ def check_recipe(recipe: Recipe, *, where: str = "recipe") -> None:
     for part in ("inputs", "outputs"):
         if getattr(recipe, part) == ():
             raise RecipeError("names no field", where=f"{where}, {part}", remedy="Leave it out to have it inferred")
+    _check_embeddings(recipe.inputs or (), where)
     _check_folds(recipe.evaluate.cross_validation, where)
     known = {metric for metrics in METRICS.values() for metric in metrics}
     for metric in recipe.evaluate.metrics:
@@ -299,6 +310,31 @@ def check_recipe(recipe: Recipe, *, where: str = "recipe") -> None:
                 f"unknown metric {metric!r}",
                 where=f"{where}, evaluate.metrics",
                 remedy=f"Known: {', '.join(sorted(known))}",
+            )
+
+
+def _check_embeddings(inputs: tuple[InputField, ...], where: str) -> None:
+    """Refuse vectors of words where an encoder or a tokenizer has no use for them."""
+    usual = TextField(name="usual").embedding
+    for field in inputs:
+        if not isinstance(field, TextField) or field.embeddings is None:
+            continue
+        place = f"{where}, input {field.name}"
+        if field.encoder is None or isinstance(field.encoder, BagEncoder):
+            raise RecipeError(
+                "embeddings are for encoders that read words in their order",
+                where=place,
+                remedy="Name one of them: encoder: {type: textcnn}, rnn or transformer",
+            )
+        if not isinstance(field.tokenizer, (WordTokenizer, CharacterTokenizer, NoneType)):
+            raise RecipeError(
+                f"no file of embeddings has the tokens of tokenizer {field.tokenizer.__struct_config__.tag!r}",
+                where=place,
+                remedy="Write tokenizer: {type: words}, or {type: characters}",
+            )
+        if field.embedding != usual:
+            raise RecipeError(
+                "embeddings of a file have their own length", where=f"{place}, embedding", remedy="Leave the key out"
             )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,12 @@ from yunmo.core.errors import DataError
 from yunmo.core.events import AnyEvent, DataPrepared, Decision
 from yunmo.core.fields import FieldStatistics
 from yunmo.core.fields import ImageField as ImageSpec
+from yunmo.core.fields import TextField as TextSpec
 from yunmo.core.files import file_digest, storage_errors, write_atomic
 from yunmo.core.recipe import Recipe, check_recipe, recipe_data
 from yunmo.data.cache import Check, PictureColumn, checker, fill_missing, take, write_field, write_pictures, write_texts
 from yunmo.data.cleaning import Report, clean_rows, drop_duplicates, drop_outliers, note_overlap
+from yunmo.data.embeddings import write_embeddings
 from yunmo.data.fields.base import Field, Values
 from yunmo.data.fields.category import CategoryOutput
 from yunmo.data.fields.image import ImageField, PixelStatistics
@@ -54,6 +56,7 @@ def prepare(
     cancelled: Callable[[], bool] = lambda: False,
     limits: Limits = DEFAULT_LIMITS,
     fold: Fold | None = None,
+    embeddings: Mapping[str, Path] | None = None,
 ) -> Prepared:
     """Prepare data for training, or open it if that was done before.
 
@@ -70,6 +73,7 @@ def prepare(
         limits: how much the files may hold.
         fold: of the recipe's cross-validation: its rows held out become the split test, and the true test rows are in
             none; None: no fold.
+        embeddings: the file of each text that begins with vectors learned elsewhere.
 
     Raises:
         DataError: data that no model can be trained on; names file, row, field and remedy.
@@ -78,7 +82,11 @@ def prepare(
         Cancelled: ``cancelled`` said so; nothing stays behind.
     """
     digests = {split: _digest(path) for split, path in sorted(splits.items())}
-    asked = msgspec.json.encode([recipe_data(recipe), digests, target, *([fold] if fold else [])])
+    vectors = embeddings or {}
+    digests_of_vectors = {name: _digest(path) for name, path in sorted(vectors.items())}
+    asked = msgspec.json.encode(
+        [recipe_data(recipe), digests, target, *([fold] if fold else []), *([digests_of_vectors] if vectors else [])]
+    )
     fingerprint = hashlib.sha256(asked).hexdigest()
     if (folder / INDEX).is_file():
         done = load_prepared(folder)
@@ -90,7 +98,7 @@ def prepare(
     try:
         with storage_errors(folder):
             partial.mkdir(parents=True)
-            work = _Preparation(recipe, splits, partial, target, checker(cancelled), limits, fold)
+            work = _Preparation(recipe, splits, partial, target, checker(cancelled), limits, fold, vectors)
             try:
                 index = work.run(fingerprint, digests)
             finally:
@@ -118,12 +126,15 @@ class _Preparation:
         check: Check,
         limits: Limits,
         fold: Fold | None,
+        embeddings: Mapping[str, Path],
     ) -> None:
         self.recipe, self.folder, self.check, self.limits, self.fold = recipe, folder, check, limits, fold
         self.decisions: list[Decision] = []
         self.statistics: dict[str, FieldStatistics] = {}
         self.files: dict[str, dict[str, dict[str, str]]] = {"inputs": {}, "outputs": {}}
         self.texts: dict[str, dict[str, tuple[str, ...]]] = {}
+        self.embeddings = embeddings
+        self.vectors: dict[str, tuple[str, ...]] = {}
         self._columns: dict[tuple[str, str], Any] = {}
         self._number = 0
         if "train" not in splits or not set(splits) <= set(SPLITS):
@@ -175,6 +186,7 @@ class _Preparation:
             inputs=self.files["inputs"],
             outputs=self.files["outputs"],
             texts=self.texts,
+            embeddings=self.vectors,
             examples=self._examples(rows["test"]),
         )
 
@@ -382,6 +394,8 @@ class _Preparation:
             learned = resolved.fit(train)
         self.decisions += found
         self.statistics[field.name] = learned
+        if isinstance(resolved, TextField) and resolved.spec.embeddings is not None:
+            resolved = TextField(self._write_embeddings(resolved.spec, learned.pieces))
         fitted = type(resolved)(resolved.spec, learned)
         for split, chosen in rows.items():
             values = self._column(self._origin(split), field.column)
@@ -394,6 +408,17 @@ class _Preparation:
             if isinstance(fitted, TextField):
                 self._write_texts(fitted, values, chosen, split)
         return fitted
+
+    def _write_embeddings(self, spec: TextSpec, pieces: Sequence[str]) -> TextSpec:
+        """Write the vectors that the words of a text begin with; return its specification with all about them."""
+        names = f"vectors-{self._number}.npy", f"vectors-{self._number + 1}.npy"
+        self._number += 2
+        self.check()
+        files = self.folder / names[0], self.folder / names[1]
+        pinned, decision = write_embeddings(spec, self.embeddings.get(spec.name), pieces, files)
+        self.vectors[spec.name] = names
+        self.decisions.append(decision)
+        return pinned
 
     def _write_texts(self, field: TextField, values: Values, rows: Rows, split: str) -> None:
         """Keep texts as they are: the report shows them, and the linear model learns from its own n-grams."""

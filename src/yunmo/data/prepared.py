@@ -38,6 +38,8 @@ class Index(Spec, frozen=True):
     examples: list[dict[str, Any]]
     texts: dict[str, dict[str, tuple[str, ...]]] = {}
     """Split to text field to two files: the UTF-8 of all rows, and where each begins."""
+    embeddings: dict[str, tuple[str, ...]] = {}
+    """Text field to two files: the numbers of its tokens that begin with a vector, and these vectors."""
 
 
 class Texts:
@@ -90,6 +92,10 @@ class Prepared:
     def texts(self, split: str) -> dict[str, Texts]:
         """Return the texts of a split as they came, by field."""
         return {name: Texts(*map(self._array, files)) for name, files in self.files.texts.get(split, {}).items()}
+
+    def embeddings(self) -> dict[str, tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """Return the vectors that texts begin with, by field: numbers of tokens ``[K]``, vectors ``[K, size]``."""
+        return {name: (self._array(files[0]), self._array(files[1])) for name, files in self.files.embeddings.items()}
 
     def _mapped(self, files: dict[str, str]) -> dict[str, NDArray[Any]]:
         return {tensor: self._array(file) for tensor, file in files.items()}

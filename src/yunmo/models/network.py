@@ -84,6 +84,12 @@ class Network(nn.Module):
         for part in self._parts():
             part.fit(tensors)
 
+    def begin_with(self, vectors: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+        """Let texts begin with vectors that were learned elsewhere: of each the tokens' numbers, and their vectors."""
+        for part in self._parts():
+            if part.embedding is not None and part.name in vectors:
+                part.embedding.begin_with(*vectors[part.name])
+
     def features(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """Return the joined features ``[N, F]`` of all inputs."""
         encoded = [self.numbers(tensors)] if self.numbers.names else []

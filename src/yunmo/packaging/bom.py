@@ -18,6 +18,7 @@ import msgspec
 from yunmo import __version__
 from yunmo.bundle.files import BOM, CARD, GOLDEN, GRAPH, GRAPH_WEIGHTS, STATISTICS, WEIGHTS
 from yunmo.bundle.manifest import Tensor, Tensors
+from yunmo.core.fields import TextField
 from yunmo.core.files import file_digest, write_atomic
 from yunmo.core.recipe import Recipe
 from yunmo.packaging.imported.card import Origin
@@ -135,7 +136,7 @@ def _format(tensor: Tensor) -> str:
 
 
 def _data(recipe: Recipe, report: Mapping[str, Any]) -> Iterator[Document]:
-    """Yield the data of each split that was given as a file, and how many of its rows each split got in the end."""
+    """Yield what was learned from: the file of each split, with how many rows each split got in the end; embeddings."""
     given = {split: getattr(recipe.data, split, None) for split in ("train", "validation", "test")}
     rows = _properties(**{f"rows_{split}": count for split, count in report["data"]["rows"].items()})
     for split, digest in recipe.data.digests.items():
@@ -148,6 +149,15 @@ def _data(recipe: Recipe, report: Mapping[str, Any]) -> Iterator[Document]:
             "hashes": _hashes(digest.removeprefix("sha256:")),
             "data": [{"type": "dataset", "name": name, "contents": {"properties": rows}}],
         }
+    for field in recipe.inputs or ():
+        if isinstance(field, TextField) and field.embeddings is not None and field.embeddings.digest is not None:
+            yield {
+                "type": "data",
+                "bom-ref": f"embeddings:{field.name}",
+                "name": field.embeddings.file,
+                "hashes": _hashes(field.embeddings.digest.removeprefix("sha256:")),
+                "data": [{"type": "other", "name": field.embeddings.file}],
+            }
 
 
 def _metrics(recipe: Recipe, report: Mapping[str, Any]) -> Iterator[Document]:

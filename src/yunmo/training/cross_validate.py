@@ -39,6 +39,7 @@ def cross_validate(
     cancelled: Callable[[], bool],
     cores: int | None,
     limits: Limits,
+    embeddings: Mapping[str, Path] | None = None,
 ) -> dict[str, Any] | None:
     """Train and measure each fold; called again in the same folder, it goes on where it was stopped.
 
@@ -50,6 +51,7 @@ def cross_validate(
         cancelled: asked often; True stops, and what is done stays.
         cores: processor cores it may use; None: all.
         limits: how much the files may hold.
+        embeddings: as `prepare` takes them.
 
     Returns:
         ``method``, ``column``, ``folds``, the ``rows`` held out in each, and for every output and metric (as METRICS
@@ -72,7 +74,7 @@ def cross_validate(
         if not done.is_file():
             place.mkdir(parents=True, exist_ok=True)
             fold = Fold(number, without_test="test" not in splits)
-            measured = _measure(recipe, splits, place, fold, cancelled, cores, limits)
+            measured = _measure(recipe, splits, place, fold, cancelled, cores, limits, embeddings)
             write_atomic(done, msgspec.json.encode(measured))
             for each in ("data", "training"):
                 shutil.rmtree(place / each, ignore_errors=True)
@@ -89,10 +91,11 @@ def _measure(
     cancelled: Callable[[], bool],
     cores: int | None,
     limits: Limits,
+    embeddings: Mapping[str, Path] | None,
 ) -> dict[str, Any]:
     """Prepare, train and measure one fold."""
     given = {split: path for split, path in splits.items() if split != "test"}
-    data = prepare(recipe, given, place / "data", cancelled=cancelled, limits=limits, fold=fold)
+    data = prepare(recipe, given, place / "data", cancelled=cancelled, limits=limits, fold=fold, embeddings=embeddings)
     folder = place / "training"
     folder.mkdir(exist_ok=True)
     result = train(data, _fitting(data.recipe, data.rows["train"]), folder, cancelled=cancelled, cores=cores)

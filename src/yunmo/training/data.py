@@ -46,5 +46,8 @@ class TrainingData(Protocol):
     def texts(self, split: str) -> Mapping[str, Texts]:
         """Texts as they came, by field."""
 
+    def embeddings(self) -> Mapping[str, tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
+        """Vectors that texts begin with, by field: numbers of tokens ``[K]``, and their vectors ``[K, size]``."""
+
     def outputs(self, split: str) -> dict[str, npt.NDArray[np.generic]]:
         """Encoded outputs, memory-mapped."""

@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from yunmo.core.encoders import (
@@ -150,6 +151,10 @@ def seconds_of_a_step(data: TrainingData, recipe: Recipe, precision: str) -> flo
     return time_steps(lambda: trainer.step(trainer.rows_of(order, 0), 0))
 
 
+def _tensors(numbers: NDArray[np.int64], vectors: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
+    return torch.from_numpy(np.array(numbers)), torch.from_numpy(np.array(vectors))
+
+
 def _stopped() -> Cancelled:
     return Cancelled("training was stopped", remedy="Resume the run to go on from its last epoch")
 
@@ -172,6 +177,7 @@ class Trainer:
         self.network = Network(recipe, data.statistics)
         if any(isinstance(field.encoder, (ResnetEncoder, CnnEncoder)) for field in recipe.inputs or ()):
             self.network = self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # stubs
+        self.network.begin_with({name: _tensors(*found) for name, found in data.embeddings().items()})
         self.inputs = Rows(data.inputs("train"))
         self.network.fit(self.inputs.take(_sample(recipe, data.statistics, self.inputs.count)))
         self.loss = Loss(recipe.outputs or (), data.statistics)

@@ -76,6 +76,38 @@ def test_train_uploads_what_the_recipe_names_relative_to_its_folder(
     assert list(state.uploads.values()) == [b"a,b\n1,2\n"]
 
 
+TEXT = {"name": "text", "type": "text", "encoder": {"type": "textcnn"}}
+
+
+def test_train_uploads_embeddings_and_sends_their_digest_for_their_path(
+    client: Client, state: State, tmp_path: Path
+) -> None:
+    (tmp_path / "vectors").mkdir()
+    (tmp_path / "vectors" / "v.txt").write_text("a 1 2\n")
+    (tmp_path / "t.csv").write_text("text,label\n1,2\n")
+    recipe = {"data": {"train": "t.csv"}, "inputs": [{**TEXT, "embeddings": {"file": "vectors/v.txt", "frozen": True}}]}
+    client.train(recipe, folder=tmp_path)
+    sent = state.run_request["recipe"]["inputs"][0]["embeddings"]
+    assert sent == {"file": "v.txt", "frozen": True, "digest": sent["digest"]}
+    assert state.uploads[sent["digest"]] == b"a 1 2\n"
+    assert recipe["inputs"][0]["embeddings"] == {"file": "vectors/v.txt", "frozen": True}
+    before = len(state.requests)
+    again = {"data": {"dataset": "t:1"}, "inputs": [{**TEXT, "embeddings": sent}]}
+    client.train(again)
+    assert state.run_request["recipe"] == again
+    assert len(state.requests) == before + 1
+
+
+def test_train_looks_for_embeddings_before_anything_is_sent(client: Client, state: State, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("text,label\n1,2\n")
+    for file in ("none.txt", "."):
+        with pytest.raises(InvalidInput, match="no such file"):
+            client.train(
+                {"data": {"train": "t.csv"}, "inputs": [{**TEXT, "embeddings": {"file": file}}]}, folder=tmp_path
+            )
+    assert state.requests == []
+
+
 def test_train_checks_the_recipe_before_anything_is_sent(client: Client, state: State) -> None:
     with pytest.raises(RecipeError, match="Did you mean 'epochs'"):
         client.train({"data": {"train": "x.csv"}, "train": {"epoch": 3}})

@@ -1,6 +1,7 @@
 import base64
 import json
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -189,3 +190,25 @@ def test_the_description_names_every_route_and_loads_nothing_from_elsewhere(api:
     assert "<script" not in page.text
     assert "http://" not in page.text
     assert "https://" not in page.text
+
+
+def test_a_run_reads_embeddings_that_its_project_uploaded_and_no_path(api: Api, context: Context, table: Path) -> None:
+    api.add("flowers", table)
+    secret = context.workspace.home / "workspace.key"
+    digest = api.post("/uploads", content=b"a 1 2\n").json()["digest"]
+    other = Api(context, "admin", project_id="other")
+
+    def ask(api: Api = api, **embeddings: str) -> Any:
+        field = {"name": "petals", "type": "text", "encoder": {"type": "textcnn"}, "embeddings": embeddings}
+        return api.post("/runs", {"recipe": {"data": {"dataset": "flowers"}, "inputs": [field]}, "target": "season"})
+
+    for path in (str(secret), "vectors.txt", "../vectors.txt"):
+        found = problem(ask(file=path), 422, "invalid_recipe")
+        assert "only its owner can read" in found["detail"]
+    assert digest in problem(ask(other, file="v.txt", digest=digest), 404, "not_found")["detail"]
+    problem(ask(file="v.txt", digest="sha256:" + "0" * 64), 404, "not_found")
+    problem(ask(file="v.txt", digest="../../workspace.key"), 404, "not_found")
+    for name in ("../v.txt", str(secret), "..", "a\0b"):
+        problem(ask(file=name, digest=digest), 422, "invalid_input")
+    assert api.get("/runs").json() == []
+    assert ask(file="v.txt", digest=digest).status_code == 202

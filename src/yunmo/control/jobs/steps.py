@@ -47,6 +47,8 @@ class Order(Spec, frozen=True):
     """Path of each split's file."""
     cores: int
     max_pixels: int
+    embeddings: dict[str, str] = {}
+    """Path of the file of vectors of each text that has one."""
 
 
 class _Trained(Spec, frozen=True):
@@ -162,10 +164,14 @@ class Run:
             cancelled=self.cancelled,
             cores=self.order.cores,
             limits=self._limits(),
+            embeddings=self._embeddings(),
         )
 
     def _files(self) -> dict[str, Path]:
         return {split: Path(path) for split, path in self.order.splits.items()}
+
+    def _embeddings(self) -> dict[str, Path]:
+        return {name: Path(path) for name, path in self.order.embeddings.items()}
 
     def _limits(self) -> Limits:
         from yunmo.data.limits import Limits
@@ -183,6 +189,7 @@ class Run:
             emit=self.emit,
             cancelled=self.cancelled,
             limits=self._limits(),
+            embeddings=self._embeddings(),
         )
 
     def _trained(self) -> _Trained:

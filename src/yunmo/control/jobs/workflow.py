@@ -12,7 +12,7 @@ from yunmo.control.jobs.execution import Execution, Outcome
 from yunmo.control.jobs.process import Child, ChildDied
 from yunmo.control.jobs.steps import BUNDLE, ORDER, Order
 from yunmo.control.services.models import Models
-from yunmo.control.services.runs import LOG, REPORT, REPORT_PAGE
+from yunmo.control.services.runs import LOG, REPORT, REPORT_PAGE, embedding_files
 from yunmo.core.errors import BundleError, TrainingFailed
 from yunmo.core.events import (
     AnyEvent,
@@ -106,6 +106,10 @@ class RunExecution(Execution):
             splits={split: str(self._linked(split, SplitFile(**file))) for split, file in dataset.splits.items()},
             cores=cores,
             max_pixels=self._context.settings.max_pixels,
+            embeddings={
+                name: str(self._linked(f"embeddings-{index}", file))
+                for index, (name, file) in enumerate(embedding_files(recipe).items())
+            },
         )
         write_atomic(self._folder / ORDER, msgspec.json.encode(order))
         return Child(self._folder, self._folder / LOG, cores, self.kind)

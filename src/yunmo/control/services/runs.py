@@ -19,9 +19,10 @@ from yunmo.control.context import Context
 from yunmo.control.services import datasets, work
 from yunmo.core.errors import NotFound, RecipeError
 from yunmo.core.events import RunCancelled, RunQueued
+from yunmo.core.fields import TextField
 from yunmo.core.ids import check_name, new_id
-from yunmo.core.recipe import recipe_data, recipe_from
-from yunmo.core.resources import NewRun, Run, RunStatus
+from yunmo.core.recipe import Recipe, recipe_data, recipe_from
+from yunmo.core.resources import NewRun, Run, RunStatus, SplitFile
 from yunmo.store.tables import DatasetRow, ModelRow, RunRow, VersionRow
 
 REPORT = "report.json"
@@ -41,13 +42,15 @@ class Runs:
 
         Raises:
             RecipeError: the recipe does not fit, or names files instead of a dataset.
-            NotFound: there is no such dataset.
+            NotFound: there is no such dataset, or no such file of embeddings was uploaded.
         """
         recipe = recipe_from(request.recipe)
         if recipe.data.dataset is None:
             raise RecipeError(
                 "names files, which only their owner can read", where="recipe, data", remedy="Upload them as a dataset"
             )
+        for name, file in embedding_files(recipe).items():
+            datasets.Datasets(self._context).checked_file(project_id, file, f"recipe, input {name}, embeddings")
         now = time.time()
         with self._context.database.write() as session:
             dataset = datasets.find_reference(session, project_id, recipe.data.dataset)
@@ -156,6 +159,25 @@ class Runs:
         if not path.is_file():
             raise NotFound(f"the run has no {what} (it is {run.status})", where=run_id)
         return path
+
+
+def embedding_files(recipe: Recipe) -> dict[str, SplitFile]:
+    """Return the uploaded file of each text that begins with vectors learned elsewhere.
+
+    Raises:
+        RecipeError: the recipe names a file that was not uploaded. No path of a recipe is ever opened here.
+    """
+    found = {}
+    for field in recipe.inputs or ():
+        if isinstance(field, TextField) and field.embeddings is not None:
+            if field.embeddings.digest is None:
+                raise RecipeError(
+                    "names a file, which only its owner can read",
+                    where=f"recipe, input {field.name}, embeddings",
+                    remedy="Upload it (POST /uploads), and write its digest beside its name",
+                )
+            found[field.name] = SplitFile(digest=field.embeddings.digest, filename=field.embeddings.file)
+    return found
 
 
 def _find(session: Session, project_id: str, run_id: str) -> RunRow:

@@ -20,9 +20,22 @@ class TokenEmbedding(nn.Module):
 
     def __init__(self, field: TextField, statistics: FieldStatistics) -> None:
         super().__init__()
-        self.vectors = nn.Embedding(token_count(statistics), field.embedding)
-        nn.init.normal_(self.vectors.weight, 0.0, field.embedding**-0.5)
+        size = field.vector_size
+        self.vectors = nn.Embedding(token_count(statistics), size)
+        nn.init.normal_(self.vectors.weight, 0.0, size**-0.5)
+        # All of them, as in Kim's CNN-static (2014, https://arxiv.org/abs/1408.5882).
+        self.vectors.weight.requires_grad_(field.embeddings is None or not field.embeddings.frozen)
         self.dropout = field.dropout
+
+    def begin_with(self, numbers: Tensor, vectors: Tensor) -> None:
+        """Take vectors that were learned elsewhere.
+
+        Args:
+            numbers: of tokens, int64 ``[K]``.
+            vectors: of these tokens, float32 ``[K, embedding]``.
+        """
+        with torch.no_grad():
+            self.vectors.weight[numbers] = vectors
 
     def forward(self, values: Tensor, length: Tensor) -> Tensor:
         """Embed token numbers int32 ``[N, T]`` as ``[N, T, embedding]``; T is cut to the longest text where it can be.
@@ -41,4 +54,4 @@ class TokenEmbedding(nn.Module):
 
 def embedded(field: TextField, statistics: FieldStatistics) -> FieldStatistics:
     """Return the statistics of the sequence that a text is once its tokens are embedded."""
-    return msgspec.structs.replace(statistics, type="sequence", shape=(statistics.shape[0], field.embedding))
+    return msgspec.structs.replace(statistics, type="sequence", shape=(statistics.shape[0], field.vector_size))
