@@ -238,6 +238,16 @@ def test_a_missing_input_is_an_empty_part_of_a_form_and_empty_bytes(
     assert outputs["order"] == [answer["order"]["value"] for answer in expected]
 
 
+def test_several_outputs_are_evaluated(live: Service, trained: Callable[[Make], Trained]) -> None:
+    model = trained(several)
+    (_, setting) = model.case.options
+    table = str(setting).removeprefix("data.train=")
+    measured = live.home.ok("evaluate", f"stock:{model.run['version']}", table, "--json").json["outputs"]
+    assert measured["left"]["rows"] == measured["order"]["rows"] == 1500
+    assert 0 < measured["order"]["accuracy"] <= 1
+    assert measured["left"]["rmse"] > 0
+
+
 def test_cross_validation_is_in_the_report(live: Service, trained: Callable[[Make], Trained]) -> None:
     model = trained(classes)
     folds = model.report["cross_validation"]

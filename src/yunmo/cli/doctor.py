@@ -30,6 +30,7 @@ SERVING = (
 EXTRAS = {
     "train": ("torch", "onnxscript", "safetensors", "scikit-learn", "jinja2"),
     "parquet": ("pyarrow",),
+    "language": ("pystemmer", "rjieba", "textblob"),
     "traces": ("opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-http"),
 }
 """Optional parts, and the distributions that each needs; a test holds them against the package's metadata."""

@@ -333,6 +333,8 @@ class FieldStatistics(Spec, frozen=True):
     """Text: the tokens in the order of their numbers, the first of which is 2 (0: padding, 1: unknown)."""
     merges: tuple[str, ...] = ()
     """Text in BPE pieces: the pairs that are joined, in order, as ``left right``."""
+    rules: tuple[str, ...] = ()
+    """Text: libraries whose rules made its words, each with the version that training had."""
     scores: tuple[float, ...] = ()
     """Text in Unigram pieces: the logarithm of each one's probability."""
     buckets: tuple[int, ...] = ()

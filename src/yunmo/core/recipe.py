@@ -332,6 +332,12 @@ def _check_embeddings(inputs: tuple[InputField, ...], where: str) -> None:
                 where=place,
                 remedy="Write tokenizer: {type: words}, or {type: characters}",
             )
+        if isinstance(field.tokenizer, WordTokenizer) and (field.tokenizer.stem or field.tokenizer.tags):
+            raise RecipeError(
+                "no file of embeddings has stems, or words with their part of speech",
+                where=f"{place}, tokenizer",
+                remedy="Leave out stem and tags",
+            )
         if field.embedding != usual:
             raise RecipeError(
                 "embeddings of a file have their own length", where=f"{place}, embedding", remedy="Leave the key out"

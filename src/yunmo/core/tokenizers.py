@@ -23,7 +23,72 @@ _SEEN = "training texts that a token must occur in; rarer ones count as unknown"
 _ORDER = Annotated[int, Meta(ge=0, le=8)]
 
 
-class NgramTokenizer(Spec, frozen=True, tag_field="type", tag="ngrams"):
+Stemmer = Literal[
+    "arabic",
+    "armenian",
+    "basque",
+    "catalan",
+    "czech",
+    "danish",
+    "dutch",
+    "english",
+    "esperanto",
+    "estonian",
+    "finnish",
+    "french",
+    "german",
+    "greek",
+    "hindi",
+    "hungarian",
+    "indonesian",
+    "irish",
+    "italian",
+    "lithuanian",
+    "nepali",
+    "norwegian",
+    "persian",
+    "polish",
+    "portuguese",
+    "romanian",
+    "russian",
+    "serbian",
+    "sesotho",
+    "spanish",
+    "swedish",
+    "tamil",
+    "turkish",
+    "yiddish",
+]
+
+
+class LanguageRules(Spec, frozen=True):
+    """What a tokenizer of words may know of a language, by the rules of libraries (extra ``language``)."""
+
+    stem: Annotated[
+        Stemmer | None,
+        Meta(description="words are cut to their stems by Snowball's rules for this language (moving, moved: move)"),
+    ] = None
+    segment: Annotated[
+        Literal["chinese"] | None,
+        Meta(description="Chinese characters are joined to words by jieba's dictionary; null: each is a word"),
+    ] = None
+    tags: Annotated[
+        Literal["english", "chinese"] | None,
+        Meta(
+            description="words with their part of speech (film/NN): in the place of words in order, beside n-grams; "
+            "chinese: of jieba's words"
+        ),
+    ] = None
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """Distributions whose rules it takes."""
+        chinese = "chinese" in (self.segment, self.tags)
+        taken = {"PyStemmer": self.stem is not None, "rjieba": chinese, "textblob": self.tags == "english"}
+        return tuple(name for name, needed in taken.items() if needed)
+
+
+class NgramTokenizer(LanguageRules, frozen=True, tag_field="type", tag="ngrams"):
     """A set of n-grams, each once and without order: of words, and of characters between spaces.
 
     They are hashed; no text is kept. For the encoder `bag`.
@@ -36,7 +101,7 @@ class NgramTokenizer(Spec, frozen=True, tag_field="type", tag="ngrams"):
     vocabulary: VocabularySize = 120_000
 
 
-class WordTokenizer(Spec, frozen=True, tag_field="type", tag="words"):
+class WordTokenizer(LanguageRules, frozen=True, tag_field="type", tag="words"):
     """Words and punctuation marks in their order."""
 
     seen: Annotated[Positive, Meta(description=_SEEN)] = 2

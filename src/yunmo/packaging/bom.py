@@ -21,6 +21,7 @@ from yunmo.bundle.manifest import Tensor, Tensors
 from yunmo.core.fields import TextField
 from yunmo.core.files import file_digest, write_atomic
 from yunmo.core.recipe import Recipe
+from yunmo.core.tokenizers import LanguageRules
 from yunmo.packaging.imported.card import Origin
 from yunmo.training.report import metric_names
 
@@ -72,7 +73,9 @@ def write_trained_bom(folder: Path, *, name: str, recipe: Recipe, report: Mappin
     if verdicts:
         card["considerations"] = {"technicalLimitations": verdicts}
     made = dt.datetime.fromtimestamp(report["created"], tz=dt.UTC).isoformat(timespec="seconds")
-    _write(folder, name, card, [*data, *_libraries(_TRAINING)], {"timestamp": made})
+    tokenizers = [one.tokenizer for one in recipe.inputs or () if isinstance(one, TextField)]
+    rules = sorted({name for one in tokenizers if isinstance(one, LanguageRules) for name in one.libraries})
+    _write(folder, name, card, [*data, *_libraries((*_TRAINING, *rules))], {"timestamp": made})
 
 
 def write_imported_bom(folder: Path, *, name: str, origin: Origin, tensors: Tensors) -> None:

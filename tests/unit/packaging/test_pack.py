@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -14,10 +16,11 @@ from tests.unit.packaging.conftest import BOTH, NETWORKS, Trained, image, steps,
 from yunmo.bundle.files import BOM, CONTENT, GRAPH, MANIFEST, WEIGHTS
 from yunmo.bundle.manifest import FORMAT_VERSION, decode_manifest
 from yunmo.bundle.sign import new_key_pair, sign
-from yunmo.core.encoders import FlatEncoder, RnnEncoder
+from yunmo.core.encoders import FlatEncoder, RnnEncoder, TextCnnEncoder
 from yunmo.core.errors import BundleError, InvalidInput, ParityError
-from yunmo.core.fields import JOINED_NUMBERS, NumberField
+from yunmo.core.fields import JOINED_NUMBERS, Embeddings, NumberField, TextField
 from yunmo.core.recipe import CombineSpec
+from yunmo.core.tokenizers import WordTokenizer
 from yunmo.data.fields.registry import open_field
 from yunmo.inference.predictor import Predictor
 from yunmo.models.network import Network
@@ -165,3 +168,43 @@ def test_two_tensors_of_one_name_are_refused(make: Make, tmp_path: Path) -> None
     recipe = type(trained.recipe)(data=trained.recipe.data, inputs=inputs, outputs=trained.recipe.outputs)
     with pytest.raises(BundleError, match="two tensors are called 'steps_length'"):
         pack(trained, recipe, trained.weights, trained.report, "", tmp_path / "bundle", name="pets")
+
+
+def test_words_by_the_rules_of_a_language_are_packed_with_the_version_of_the_rules(make: Make, tmp_path: Path) -> None:
+    rules = WordTokenizer(seen=1, stem="english", segment="chinese", tags="english")
+    trained = make(TextField(name="words", tokenizer=rules, embedding=4, encoder=TextCnnEncoder(filters=3)))
+    folder = packed(trained, tmp_path / "bundle")
+    predictor = opened(folder)
+    known = predictor.fields["words"].known()
+    assert [rule.split()[0] for rule in known.rules] == ["PyStemmer", "rjieba", "textblob"]
+    assert "course/NN" not in known.pieces
+    assert "cours/NN" in known.pieces
+    one, other = predictor.predict([{"words": "cats"}, {"words": "cat"}])
+    assert one != other, "a plural has another part of speech"
+    parts = {part["name"] for part in json.loads((folder / BOM).read_bytes())["components"]}
+    assert {"PyStemmer", "rjieba", "textblob"} <= parts
+    trained.statistics["words"] = msgspec.structs.replace(known, rules=("PyStemmer 2.2.0", *known.rules[1:]))
+    with pytest.raises(BundleError, match=r"made with PyStemmer 2\.2\.0"):
+        packed(trained, tmp_path / "other")
+
+
+def test_a_text_that_began_with_embeddings_is_packed(make: Make, tmp_path: Path) -> None:
+    vectors = Embeddings(file="v.txt", frozen=True, digest=f"sha256:{'0' * 64}", size=3)
+    text = TextField(name="words", tokenizer=WordTokenizer(seen=1), embeddings=vectors, encoder=RnnEncoder(hidden=4))
+    trained = make(text)
+    folder = packed(trained, tmp_path / "bundle")
+    assert opened(folder).predict(trained.examples)
+    assert load_file(folder / WEIGHTS)["parts.0.embedding.vectors.weight"].shape[1] == 3
+    (part,) = [each for each in json.loads((folder / BOM).read_bytes())["components"] if each["name"] == "v.txt"]
+    assert part["hashes"] == [{"alg": "SHA-256", "content": "0" * 64}]
+
+
+def test_a_picture_that_may_be_missing_is_packed(make: Make, tmp_path: Path) -> None:
+    spec = msgspec.structs.replace(image(FlatEncoder()), missing="mean")
+    trained = make(spec, *table())
+    trained.examples[0]["image"] = None
+    predictor = opened(packed(trained, tmp_path / "bundle"))
+    missing, there = predictor.predict(
+        [trained.examples[0], {**trained.examples[0], "image": trained.examples[1]["image"]}]
+    )
+    assert missing != there

@@ -15,6 +15,7 @@ from yunmo.core import tokenizers as specs
 from yunmo.core.errors import BundleError
 from yunmo.core.fields import FieldStatistics
 from yunmo.core.tokenizers import HASHES
+from yunmo.data.fields.language import Language, open_language
 from yunmo.data.fields.words import words
 
 PADDING, UNKNOWN = 0, 1
@@ -37,6 +38,7 @@ class Learned(TypedDict, total=False):
     """What a tokenizer learned, under its names in ``FieldStatistics``."""
 
     pieces: tuple[str, ...]
+    rules: tuple[str, ...]
     merges: tuple[str, ...]
     scores: tuple[float, ...]
     buckets: tuple[int, ...]
@@ -119,9 +121,20 @@ class _Pieces(TextTokenizer):
 
 
 class WordTokenizer(_Pieces):
-    """Words and punctuation marks in their order."""
+    """Words and punctuation marks in their order, or what a language's rules make of them."""
 
-    split = staticmethod(words)
+    def __init__(self, spec: specs.WordTokenizer, statistics: FieldStatistics | None = None) -> None:
+        self._language = _language(spec, statistics)
+        if self._language is None:
+            self.split = words
+        else:
+            self.split = self._language.tagged if spec.tags else self._language.words
+        super().__init__(spec, statistics)
+
+    def learn(self, texts: Iterable[str]) -> Learned:
+        """Keep the tokens that the most texts have."""
+        learned = super().learn(texts)
+        return {**learned, "rules": self._language.rules} if self._language else learned
 
 
 class CharacterTokenizer(_Pieces):
@@ -142,6 +155,10 @@ class NgramTokenizer(TextTokenizer):
 
     spec: specs.NgramTokenizer
 
+    def __init__(self, spec: specs.NgramTokenizer, statistics: FieldStatistics | None = None) -> None:
+        self._language = _language(spec, statistics)
+        super().__init__(spec, statistics)
+
     def learn(self, texts: Iterable[str]) -> Learned:
         """Count hashes, in memory that does not grow with the texts, and keep the most frequent."""
         counts = np.zeros(2 * HASHES, np.int32)
@@ -152,7 +169,8 @@ class NgramTokenizer(TextTokenizer):
             # Of equally frequent ones those of words come first, as their hashes do.
             frequent = np.argsort(-counts[kept], kind="stable")[: self.spec.vocabulary]
             kept = np.sort(kept[frequent])
-        return {"buckets": tuple(kept.tolist()), "bucket_counts": tuple(counts[kept].tolist())}
+        learned: Learned = {"buckets": tuple(kept.tolist()), "bucket_counts": tuple(counts[kept].tolist())}
+        return {**learned, "rules": self._language.rules} if self._language else learned
 
     def open(self, statistics: FieldStatistics) -> None:
         """Read the hashes."""
@@ -176,20 +194,28 @@ class NgramTokenizer(TextTokenizer):
 
     def hashes(self, text: str) -> NDArray[np.int64]:
         """Return the hash of each n-gram once, in order: of words below `HASHES`, of characters from there."""
-        rolled = _word_ngrams(words(text), self.spec.words) if self.spec.words else []
+        found = self._language.words(text) if self._language else words(text)
+        rolled = _word_ngrams(found, self.spec.words) if self.spec.words else []
+        if self._language and self.spec.tags:
+            rolled += _word_ngrams(self._language.tagged(text), 1)
         place = sum(map(len, rolled))
         if self.spec.characters:
             rolled += _character_ngrams(text, self.spec.shortest, self.spec.characters)
         if not rolled:
             return np.zeros(0, np.int64)
-        found = _spread(np.concatenate(rolled))
-        found[place:] += HASHES
-        found.sort()
-        first = np.empty(len(found), np.bool_)
+        hashed = _spread(np.concatenate(rolled))
+        hashed[place:] += HASHES
+        hashed.sort()
+        first = np.empty(len(hashed), np.bool_)
         first[:1] = True
-        np.not_equal(found[1:], found[:-1], out=first[1:])
-        once: NDArray[np.int64] = found[first]
+        np.not_equal(hashed[1:], hashed[:-1], out=first[1:])
+        once: NDArray[np.int64] = hashed[first]
         return once
+
+
+def _language(spec: specs.LanguageRules, statistics: FieldStatistics | None) -> Language | None:
+    where = f"field {statistics.name}" if statistics else None
+    return open_language(spec, statistics.rules if statistics else None, where)
 
 
 def _word_ngrams(found: Sequence[str], longest: int) -> list[Hashes]:
