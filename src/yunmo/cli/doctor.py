@@ -29,6 +29,7 @@ SERVING = (
 )
 EXTRAS = {
     "train": ("torch", "onnxscript", "safetensors", "scikit-learn", "jinja2"),
+    "pretrained": ("transformers", "peft"),
     "parquet": ("pyarrow",),
     "language": ("pystemmer", "rjieba", "textblob"),
     "traces": ("opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-http"),

@@ -52,6 +52,7 @@ _SECTIONS: tuple[tuple[str, str, tuple[type, ...]], ...] = (
             tokenizers.WordTokenizer,
             tokenizers.CharacterTokenizer,
             tokenizers.SubwordTokenizer,
+            tokenizers.PretrainedTokenizer,
         ),
     ),
     ("Parts of inputs", "", (fields.Outliers, fields.Augment, fields.Embeddings)),
@@ -71,8 +72,10 @@ _SECTIONS: tuple[tuple[str, str, tuple[type, ...]], ...] = (
             encoders.BagEncoder,
             encoders.TextCnnEncoder,
             encoders.TransformerEncoder,
+            encoders.PretrainedEncoder,
         ),
     ),
+    ("Parts of the encoder `pretrained`", "", (encoders.LoraSpec,)),
     (
         "Layers of the `cnn` encoder",
         "A layer is known by its first key.",

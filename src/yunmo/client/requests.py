@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -15,8 +16,10 @@ from msgspec import UNSET, UnsetType
 
 from yunmo.client.call import Call, FileBody, Flow, Progress, Work, decoder, json_body
 from yunmo.core.errors import InvalidInput, NotFound, RecipeError
+from yunmo.core.files import file_digest
 from yunmo.core.ids import name_from_stem, split_reference
-from yunmo.core.recipe import recipe_from
+from yunmo.core.recipe import Recipe as SpecRecipe
+from yunmo.core.recipe import pretrained_encoders, recipe_from
 from yunmo.core.resources import (
     CreatedKey,
     Dataset,
@@ -154,6 +157,7 @@ def train(
     data, where, base = _recipe_data(recipe, folder)
     checked = recipe_from(data, where=where)
     embeddings = _embedding_files(data, base)
+    data = yield from _with_pretrained(data, checked, base, progress)
     if checked.data.dataset is None:
         paths = {
             split: base / path for split in SPLITS if isinstance(path := getattr(checked.data, split), str) and path
@@ -193,6 +197,34 @@ def _with_embeddings(
         sent = {**inputs[index]["embeddings"], "file": path.name, "digest": stored.digest}
         inputs[index] = {**inputs[index], "embeddings": sent}
     return {**data, "inputs": inputs} if files else data
+
+
+def _with_pretrained(
+    data: dict[str, Any], recipe: SpecRecipe, base: Path, progress: Progress | None
+) -> Generator[Any, Any, dict[str, Any]]:
+    """Send the folders of pretrained encoders; return the recipe with their names and digests instead of paths.
+
+    A folder that is not here is taken to be on the service already if the recipe has its digest, as a resolved one has.
+    """
+    from yunmo.data.pretrained.folder import pack_pretrained
+
+    changed: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(data))
+    for index, encoder in pretrained_encoders(recipe):
+        path = base / encoder.folder
+        digest = encoder.digest
+        if digest is None or path.exists():
+            with tempfile.TemporaryDirectory(prefix="yunmo-") as place:
+                packed = yield from Work(partial(pack_pretrained, path, Path(place) / "encoder.zip"))
+                found = f"sha256:{file_digest(packed)}"
+                if digest not in (None, found):
+                    raise RecipeError(
+                        f"the folder is not what it was: {found}, and the recipe has {digest}",
+                        where=f"inputs[{index}].encoder.folder",
+                        remedy="Give the folder of that time, or leave digest out",
+                    )
+                digest = (yield from upload(packed, progress=progress)).digest
+        changed["inputs"][index]["encoder"] |= {"folder": path.resolve().name, "digest": digest}
+    return changed
 
 
 def _recipe_data(recipe: Recipe, folder: str | Path | None) -> tuple[dict[str, Any], str, Path]:

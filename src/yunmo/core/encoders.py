@@ -165,6 +165,56 @@ class TransformerEncoder(Spec, frozen=True, tag_field="type", tag="transformer")
     dropout: Annotated[Probability, Meta(description="after each part and on attention, while training")] = 0.1
 
 
+class LoraSpec(Spec, frozen=True):
+    """Low-rank changes of matrices that stay as they are (Hu et al. 2021); added to them before the model is packed."""
+
+    rank: Annotated[int, Meta(ge=1, le=256, description="of each change")] = 16
+    alpha: Annotated[Positive, Meta(description="a change is multiplied by alpha / rank")] = 32
+    dropout: Annotated[Probability, Meta(description="on what goes into a change, while training")] = 0.05
+    matrices: Annotated[
+        Literal["attention", "all"], Meta(description="which get one: queries and values, or all of every layer")
+    ] = "all"
+
+
+class PretrainedEncoder(Spec, frozen=True, tag_field="type", tag="pretrained"):
+    """A pretrained Transformer from a local folder in Hugging Face's format, fine-tuned; its tokenizer comes with it.
+
+    BERT, RoBERTa, DistilBERT, ELECTRA or MPNet, and what has their architecture, such as MiniLM.
+    """
+
+    folder: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            max_length=4096,
+            description="with config.json, model.safetensors and tokenizer.json or vocab.txt; relative to the recipe's "
+            "folder",
+        ),
+    ]
+    digest: Annotated[
+        Annotated[str, Meta(pattern="^sha256:[0-9a-f]{64}$")] | None,
+        Meta(description="SHA-256 of what is read of the folder; written when it is sent, and another is refused"),
+    ] = None
+    tune: Annotated[
+        Literal["all", "last", "lora", "none"],
+        Meta(description="what is trained: all of it, its last layers, small changes of its matrices, or nothing"),
+    ] = "all"
+    last: Annotated[Positive, Meta(description="tune: last: layers that are trained")] = 2
+    lora: Annotated[LoraSpec, Meta(description="tune: lora: the changes")] = LoraSpec()
+    lr: Annotated[
+        PositiveFloat | None,
+        Meta(
+            description="learning rate of what is trained of it, beside train.lr of all else; null: decided with tune"
+        ),
+    ] = None
+    pool: Annotated[
+        Literal["mean", "cls"], Meta(description="what is kept: the mean over the tokens, or the first token's state")
+    ] = "mean"
+    dropout: Annotated[Probability | None, Meta(description="within it, while training; null: as the folder says")] = (
+        None
+    )
+
+
 class MlpEncoder(Spec, frozen=True, tag_field="type", tag="mlp"):
     """Fully connected layers over the flattened field."""
 
@@ -196,7 +246,7 @@ class EmbeddingEncoder(Spec, frozen=True, tag_field="type", tag="embedding"):
 
 ImageEncoder = ResnetEncoder | CnnEncoder | RnnEncoder | MlpEncoder | FlatEncoder
 SequenceEncoder = RnnEncoder | TransformerEncoder | MlpEncoder | FlatEncoder
-TextEncoder = BagEncoder | TextCnnEncoder | RnnEncoder | TransformerEncoder
+TextEncoder = BagEncoder | TextCnnEncoder | RnnEncoder | TransformerEncoder | PretrainedEncoder
 VectorEncoder = MlpEncoder | FlatEncoder
 ScalarEncoder = FlatEncoder | MlpEncoder
 CategoryEncoder = OneHotEncoder | OrdinalEncoder | EmbeddingEncoder
@@ -212,4 +262,5 @@ Encoder = (
     | BagEncoder
     | TextCnnEncoder
     | TransformerEncoder
+    | PretrainedEncoder
 )

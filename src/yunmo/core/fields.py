@@ -20,6 +20,7 @@ from yunmo.core.encoders import (
     TextEncoder,
     VectorEncoder,
 )
+from yunmo.core.pretrained import Pretrained
 from yunmo.core.schema import Spec
 from yunmo.core.tokenizers import Tokenizer
 
@@ -190,11 +191,15 @@ class TextField(Spec, frozen=True, tag_field="type", tag="text"):
     column: Annotated[str | None, Meta(description=_COLUMN)] = None
     normalize: Annotated[
         Literal["nfkc", "nfc", "none"],
-        Meta(description="Unicode form; nfkc: full-width letters and other variants become the usual ones, too"),
+        Meta(
+            description="Unicode form; nfkc: full-width letters and other variants become the usual ones, too; a "
+            "pretrained tokenizer has rules of its own instead"
+        ),
     ] = "nfkc"
-    lowercase: Annotated[bool, Meta(description="upper and lower case are the same")] = True
+    lowercase: Annotated[bool, Meta(description="upper and lower case are the same; likewise")] = True
     tokenizer: Annotated[
-        Tokenizer | None, Meta(description="null: n-grams if the encoder is bag or open, else words")
+        Tokenizer | None,
+        Meta(description="null: n-grams if the encoder is bag or open, its own if it is pretrained, else words"),
     ] = None
     length: Annotated[
         Annotated[int, Meta(ge=1, le=8192)] | None,
@@ -330,7 +335,8 @@ class FieldStatistics(Spec, frozen=True):
     or ()."""
     format: str | None = None
     pieces: tuple[str, ...] = ()
-    """Text: the tokens in the order of their numbers, the first of which is 2 (0: padding, 1: unknown)."""
+    """Text: the tokens in the order of their numbers, the first of which is 2 (0: padding, 1: unknown); those of a
+    pretrained tokenizer have its own numbers, the first of which is 0."""
     merges: tuple[str, ...] = ()
     """Text in BPE pieces: the pairs that are joined, in order, as ``left right``."""
     rules: tuple[str, ...] = ()
@@ -341,3 +347,5 @@ class FieldStatistics(Spec, frozen=True):
     """Text as n-grams: the hashes that are tokens, in the order of their numbers, the first of which is 1."""
     bucket_counts: tuple[int, ...] = ()
     """Training texts that have each."""
+    pretrained: Pretrained | None = None
+    """Text with a pretrained encoder: what it is."""

@@ -16,13 +16,15 @@ from yunmo.core.encoders import (
     NotNegative,
     Positive,
     PositiveFloat,
+    PretrainedEncoder,
     Probability,
 )
 from yunmo.core.errors import InvalidInput, RecipeError
 from yunmo.core.fields import InputField, OutputField, TextField
 from yunmo.core.ids import check_name
+from yunmo.core.pretrained import LEAST_LENGTH
 from yunmo.core.schema import Spec, convert
-from yunmo.core.tokenizers import CharacterTokenizer, WordTokenizer
+from yunmo.core.tokenizers import CharacterTokenizer, PretrainedTokenizer, WordTokenizer
 
 SCHEMA_VERSION = 1
 """Version of the recipe's schema. A bundle or run with a higher one comes from a newer Yunmo."""
@@ -302,6 +304,7 @@ def check_recipe(recipe: Recipe, *, where: str = "recipe") -> None:
         if getattr(recipe, part) == ():
             raise RecipeError("names no field", where=f"{where}, {part}", remedy="Leave it out to have it inferred")
     _check_embeddings(recipe.inputs or (), where)
+    _check_texts(recipe, where)
     _check_folds(recipe.evaluate.cross_validation, where)
     known = {metric for metrics in METRICS.values() for metric in metrics}
     for metric in recipe.evaluate.metrics:
@@ -342,6 +345,34 @@ def _check_embeddings(inputs: tuple[InputField, ...], where: str) -> None:
             raise RecipeError(
                 "embeddings of a file have their own length", where=f"{place}, embedding", remedy="Leave the key out"
             )
+
+
+def _check_texts(recipe: Recipe, where: str) -> None:
+    for index, field in enumerate(recipe.inputs or ()):
+        if isinstance(field, TextField):
+            _check_text(field, f"{where}, inputs[{index}]")
+
+
+def _check_text(field: TextField, where: str) -> None:
+    """A pretrained network and its tokenizer go together."""
+    pretrained = isinstance(field.encoder, PretrainedEncoder)
+    if field.tokenizer is not None and isinstance(field.tokenizer, PretrainedTokenizer) != pretrained:
+        message = "a pretrained encoder has its own tokenizer" if pretrained else "only the encoder 'pretrained' has it"
+        raise RecipeError(message, where=f"{where}.tokenizer", remedy="Leave it out")
+    if pretrained and field.length is not None and field.length < LEAST_LENGTH:
+        raise RecipeError(
+            f"a pretrained encoder reads at least {LEAST_LENGTH} tokens: two mark beginning and end",
+            where=f"{where}.length",
+        )
+
+
+def pretrained_encoders(recipe: Recipe) -> list[tuple[int, PretrainedEncoder]]:
+    """Return the pretrained encoders of a recipe, each with the number of its input."""
+    return [
+        (index, field.encoder)
+        for index, field in enumerate(recipe.inputs or ())
+        if isinstance(field, TextField) and isinstance(field.encoder, PretrainedEncoder)
+    ]
 
 
 def _check_folds(spec: CrossValidationSpec | None, where: str) -> None:

@@ -125,5 +125,12 @@ class SubwordTokenizer(Spec, frozen=True, tag_field="type", tag="subwords"):
     vocabulary: VocabularySize = 8192
 
 
-Tokenizer = NgramTokenizer | WordTokenizer | CharacterTokenizer | SubwordTokenizer
+class PretrainedTokenizer(Spec, frozen=True, tag_field="type", tag="pretrained"):
+    """The tokenizer that comes with the encoder `pretrained`, which has it without being asked for.
+
+    A pretrained network's vectors are those of its own tokens, so it has no other, and no other encoder has this one.
+    """
+
+
+Tokenizer = NgramTokenizer | WordTokenizer | CharacterTokenizer | SubwordTokenizer | PretrainedTokenizer
 """What a text field may have."""

@@ -6,15 +6,16 @@ import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import msgspec
 import numpy as np
 
+from yunmo.core.encoders import PretrainedEncoder
 from yunmo.core.errors import DataError
 from yunmo.core.events import AnyEvent, DataPrepared, Decision
-from yunmo.core.fields import FieldStatistics
+from yunmo.core.fields import FieldStatistics, InputField
 from yunmo.core.fields import ImageField as ImageSpec
 from yunmo.core.fields import TextField as TextSpec
 from yunmo.core.files import file_digest, storage_errors, write_atomic
@@ -32,6 +33,7 @@ from yunmo.data.folds import Fold, divide
 from yunmo.data.infer import check_column, find_target, infer_inputs, infer_output
 from yunmo.data.limits import DEFAULT_LIMITS, Limits
 from yunmo.data.prepared import INDEX, SPLITS, Index, Prepared, load_prepared
+from yunmo.data.pretrained.folder import Content, PretrainedFolder
 from yunmo.data.sources.base import Source
 from yunmo.data.sources.open import open_source
 from yunmo.data.splits import Rows, hold_out, strata
@@ -57,6 +59,7 @@ def prepare(
     limits: Limits = DEFAULT_LIMITS,
     fold: Fold | None = None,
     embeddings: Mapping[str, Path] | None = None,
+    pretrained: Mapping[str, Path] | None = None,
 ) -> Prepared:
     """Prepare data for training, or open it if that was done before.
 
@@ -74,6 +77,7 @@ def prepare(
         fold: of the recipe's cross-validation: its rows held out become the split test, and the true test rows are in
             none; None: no fold.
         embeddings: the file of each text that begins with vectors learned elsewhere.
+        pretrained: packed folders of pretrained encoders, by the digest that the recipe has of each.
 
     Raises:
         DataError: data that no model can be trained on; names file, row, field and remedy.
@@ -98,7 +102,7 @@ def prepare(
     try:
         with storage_errors(folder):
             partial.mkdir(parents=True)
-            work = _Preparation(recipe, splits, partial, target, checker(cancelled), limits, fold, vectors)
+            work = _Preparation(recipe, splits, partial, target, checker(cancelled), limits, fold, vectors, pretrained)
             try:
                 index = work.run(fingerprint, digests)
             finally:
@@ -127,6 +131,7 @@ class _Preparation:
         limits: Limits,
         fold: Fold | None,
         embeddings: Mapping[str, Path],
+        pretrained: Mapping[str, Path] | None,
     ) -> None:
         self.recipe, self.folder, self.check, self.limits, self.fold = recipe, folder, check, limits, fold
         self.decisions: list[Decision] = []
@@ -137,6 +142,8 @@ class _Preparation:
         self.vectors: dict[str, tuple[str, ...]] = {}
         self._columns: dict[tuple[str, str], Any] = {}
         self._number = 0
+        self._archives = pretrained or {}
+        self.weights: dict[str, str] = {}
         if "train" not in splits or not set(splits) <= set(SPLITS):
             raise DataError("splits are train, and perhaps validation and test", where=", ".join(splits))
         self.sources: dict[str, Source] = {}
@@ -187,6 +194,7 @@ class _Preparation:
             outputs=self.files["outputs"],
             texts=self.texts,
             embeddings=self.vectors,
+            pretrained=self.weights,
             examples=self._examples(rows["test"]),
         )
 
@@ -235,7 +243,9 @@ class _Preparation:
             inputs, found = infer_inputs(source, [output.column or output.name for output in outputs])
             self.decisions += found
         check_recipe(msgspec.structs.replace(self.recipe, inputs=inputs, outputs=outputs))
-        self.inputs: list[Field] = [open_field(spec, max_pixels=self.limits.pixels) for spec in inputs]
+        self.inputs: list[Field] = [
+            open_field(spec, max_pixels=self.limits.pixels, pretrained=self._pretrained(spec)) for spec in inputs
+        ]
         self.outputs: list[Field] = [open_output(spec) for spec in outputs]
         folds = self.recipe.evaluate.cross_validation
         if folds is not None and folds.column is not None:
@@ -246,6 +256,20 @@ class _Preparation:
                 if opened.is_picture(field.column) != isinstance(field.spec, ImageSpec) and opened.kind != "arrays":
                     what = "pictures" if opened.is_picture(field.column) else "no pictures"
                     raise DataError(f"the column holds {what}", where=f"{opened.path.name}, field {field.column}")
+
+    def _pretrained(self, spec: InputField) -> Content | None:
+        """Open the folder of a field's pretrained encoder, and keep its weights."""
+        if not isinstance(spec.encoder, PretrainedEncoder):
+            return None
+        digest, name = spec.encoder.digest, PurePath(spec.encoder.folder).name
+        if digest is None or digest not in self._archives:
+            raise DataError("the pretrained encoder was not sent", where=f"field {spec.name}", remedy="Upload it first")
+        with PretrainedFolder(self._archives[digest], name=name, digest=digest) as folder:
+            content = folder.content
+            file = f"pretrained-{len(self.weights)}.safetensors"
+            folder.write_weights(self.folder / file)
+        self.weights[spec.name] = file
+        return content
 
     def _column(self, split: str, name: str) -> Any:
         key = (split, name)

@@ -40,6 +40,8 @@ class Index(Spec, frozen=True):
     """Split to text field to two files: the UTF-8 of all rows, and where each begins."""
     embeddings: dict[str, tuple[str, ...]] = {}
     """Text field to two files: the numbers of its tokens that begin with a vector, and these vectors."""
+    pretrained: dict[str, str] = {}
+    """Field to the file of the weights that its encoder begins with."""
 
 
 class Texts:
@@ -88,6 +90,11 @@ class Prepared:
     def outputs(self, split: str) -> dict[str, NDArray[Any]]:
         """Return the output tensors of a split."""
         return self._mapped(self.files.outputs[split])
+
+    @property
+    def pretrained(self) -> dict[str, Path]:
+        """The safetensors file that a field's pretrained encoder begins with, by field."""
+        return {name: self.folder / file for name, file in self.files.pretrained.items()}
 
     def texts(self, split: str) -> dict[str, Texts]:
         """Return the texts of a split as they came, by field."""

@@ -27,6 +27,7 @@ from yunmo.core.fields import (
     FieldStatistics,
     ModelInput,
     TensorOutput,
+    TextField,
 )
 from yunmo.data.fields.base import Field
 from yunmo.data.fields.number import NumberBlock, join_numbers
@@ -75,6 +76,11 @@ class Predictor:
         self._pick = operator.itemgetter(*self._joined) if self._joined else None
         self._apart = {name: field for name, field in self.fields.items() if name not in self._joined}
         self._session = session
+        self._texts = tuple(
+            tensor.name
+            for tensor in bundle.manifest.tensors.inputs
+            if tensor.shape == (None,) and isinstance(getattr(self.fields.get(tensor.name), "spec", None), TextField)
+        )
         self.isolated = not isinstance(session, Session)
         """Whether the graph runs in a process of its own."""
         self.inline = not self.isolated
@@ -184,7 +190,7 @@ class Predictor:
         first = 0
         iterator = iter(rows)
         while chunk := list(itertools.islice(iterator, CHUNK)):
-            yield from self.decode(self._session.run(self._encode(chunk, first)))
+            yield from self.decode(self._run(self._encode(chunk, first)))
             first += len(chunk)
 
     def encode(self, rows: Sequence[Mapping[str, Any]]) -> Arrays:
@@ -238,12 +244,20 @@ class Predictor:
         """
         total = min((len(tensor) for tensor in tensors.values()), default=0)
         if total <= CHUNK:
-            return self._session.run(tensors, stop)
+            return self._run(tensors, stop)
         parts = [
-            self._session.run({name: tensor[start : start + CHUNK] for name, tensor in tensors.items()}, stop)
+            self._run({name: tensor[start : start + CHUNK] for name, tensor in tensors.items()}, stop)
             for start in range(0, total, CHUNK)
         ]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _run(self, tensors: Mapping[str, Any], stop: Any = None) -> Arrays:
+        """Run the graph on texts that are cut to the longest of them, where it takes any length."""
+        if self._texts:
+            tensors = dict(tensors)
+            for name in self._texts:
+                tensors[name] = tensors[name][:, : max(1, int(tensors[f"{name}_length"].max(initial=1)))]
+        return self._session.run(tensors, stop)
 
     def decode(self, answers: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Turn the graph's outputs into predictions, one for each row.
@@ -352,7 +366,7 @@ class Predictor:
 
     def _time(self, batch: Mapping[str, Any], stop: Any) -> float:
         began = time.perf_counter()
-        self._session.run(batch, stop)
+        self._run(batch, stop)
         return time.perf_counter() - began
 
     def _check_golden(self, bundle: Bundle, stop: Any) -> Arrays:

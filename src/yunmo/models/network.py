@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ from yunmo.core.fields import (
 from yunmo.core.recipe import CombineSpec, Recipe
 from yunmo.models.combine import Combine
 from yunmo.models.encoders.pooling import real
+from yunmo.models.encoders.pretrained import PretrainedEncoder
 from yunmo.models.encoders.registry import build_encoder
 from yunmo.models.encoders.tokens import TokenEmbedding, embedded
 from yunmo.models.initialize import initialize
@@ -89,6 +91,27 @@ class Network(nn.Module):
         for part in self._parts():
             if part.embedding is not None and part.name in vectors:
                 part.embedding.begin_with(*vectors[part.name])
+
+    def begin(self, pretrained: Mapping[str, Path]) -> None:
+        """Give pretrained encoders the weights that they begin with, and leave for training what is to be trained.
+
+        Args:
+            pretrained: safetensors files by field.
+
+        Raises:
+            DataError: weights that are not those of the encoder's architecture.
+        """
+        for name, encoder in self.pretrained().items():
+            encoder.begin(pretrained[name])
+
+    def finish(self) -> None:
+        """Take what was only there for training into the weights: then they are those of `Network` as it is made."""
+        for encoder in self.pretrained().values():
+            encoder.finish()
+
+    def pretrained(self) -> dict[str, PretrainedEncoder]:
+        """Return the pretrained encoders by field."""
+        return {part.name: part.encoder for part in self._parts() if isinstance(part.encoder, PretrainedEncoder)}
 
     def features(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """Return the joined features ``[N, F]`` of all inputs."""
@@ -222,7 +245,7 @@ class _Part(nn.Module):
         self.scaling: Scaling | None = None
         self.embedding: TokenEmbedding | None = None
         if isinstance(field, TextField):
-            if not isinstance(field.encoder, specs.BagEncoder):
+            if not isinstance(field.encoder, (specs.BagEncoder, specs.PretrainedEncoder)):
                 self.embedding = TokenEmbedding(field, statistics)
                 statistics = embedded(field, statistics)
         elif not isinstance(field, CategoryField):

@@ -14,9 +14,9 @@ from yunmo.bundle.manifest import Tensor, Tensors, joined_tensor
 from yunmo.bundle.read import Golden
 from yunmo.bundle.sign import new_key_pair, sign
 from yunmo.bundle.write import seal
-from yunmo.core.encoders import RnnEncoder
+from yunmo.core.encoders import PretrainedEncoder, RnnEncoder
 from yunmo.core.errors import BundleError, ParityError
-from yunmo.core.fields import CategoryOutput, FieldStatistics, SequenceField
+from yunmo.core.fields import CategoryOutput, FieldStatistics, SequenceField, TextField
 from yunmo.core.files import storage_errors, write_atomic
 from yunmo.core.recipe import Recipe
 from yunmo.data.fields.base import Field, TensorSpec, encode_rows
@@ -132,7 +132,10 @@ def _tensors(
 def _input(field: Field, tensor: TensorSpec) -> Tensor:
     shape = tensor.shape
     spec = field.spec
-    if isinstance(spec, SequenceField) and isinstance(spec.encoder, RnnEncoder) and tensor.name == spec.name:
+    free = (isinstance(spec, SequenceField) and isinstance(spec.encoder, RnnEncoder)) or (
+        isinstance(spec, TextField) and isinstance(spec.encoder, PretrainedEncoder)
+    )
+    if free and tensor.name == spec.name:
         shape = (None, *shape[1:])
     return Tensor(name=tensor.name, dtype=tensor.dtype, shape=shape)
 

@@ -14,6 +14,29 @@ _MEMORY_SHARE = 0.25
 """Share of the free memory that the cached rows may take; beyond it they stay on disk."""
 
 
+_POOL = 50
+"""Batches whose rows are sorted among each other: enough that lengths within a batch are about equal."""
+
+
+def by_length(order: Tensor, lengths: Tensor, batch: int) -> Tensor:
+    """Return an order of rows in which the rows of each batch have about one length, so that little is padding.
+
+    Rows are sorted within pools of batches only, and batches come in random order, so that steps stay as different as
+    they were.
+
+    Args:
+        order: row numbers ``[N]``, shuffled.
+        lengths: of all rows.
+        batch: rows of a step; those of an incomplete last one stay at the end.
+    """
+    whole = len(order) // batch * batch
+    pools = [pool[torch.argsort(lengths[pool], stable=True)] for pool in torch.split(order[:whole], _POOL * batch)]
+    if not pools:
+        return order
+    batches = torch.cat(pools).view(-1, batch)
+    return torch.cat([batches[torch.randperm(len(batches))].flatten(), order[whole:]])
+
+
 class Rows:
     """The encoded rows of one split, taken by number.
 
@@ -39,6 +62,10 @@ class Rows:
         back = torch.argsort(place)
         numbers = ordered.numpy()
         return {name: torch.from_numpy(array[numbers]).index_select(0, back) for name, array in self._arrays.items()}
+
+    def column(self, name: str) -> Tensor:
+        """Return a tensor of all rows."""
+        return self._tensors[name] if self._tensors else torch.from_numpy(np.array(self._arrays[name]))
 
     def slice(self, start: int, stop: int) -> dict[str, Tensor]:
         """Return the rows from ``start`` up to ``stop``."""

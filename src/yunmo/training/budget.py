@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import msgspec
 
-from yunmo.core.encoders import BagEncoder, CnnEncoder, ResnetEncoder, RnnEncoder
+from yunmo.core.encoders import BagEncoder, CnnEncoder, PretrainedEncoder, ResnetEncoder, RnnEncoder
 from yunmo.core.events import Decision
 from yunmo.core.fields import ImageField, InputField, TextField
 from yunmo.core.recipe import Recipe
 
 DEFAULT_BUDGET = 300.0
 """Seconds of a whole run."""
+TUNING_BUDGET = 480.0
+"""Seconds of a run that fine-tunes a pretrained encoder."""
 _AROUND = 30.0
 """Seconds for all but epochs: reading, measuring, evaluating, packing. Of a short budget at most half."""
 _MARGIN = 0.93
 """Share of what is left that epochs are planned for: some take longer than those measured."""
+_TUNING_EPOCHS = {"all": 3, "last": 4, "lora": 5, "none": 12}
+"""Passes by what is trained of a pretrained encoder."""
 _SMALL_SIDE = 16
 """Pixels up to which a picture is small: a digit, an icon."""
 
@@ -63,6 +67,9 @@ def _useful_epochs(recipe: Recipe) -> int:
     kinds = [type(field.encoder) for field in inputs]
     if ResnetEncoder in kinds or CnnEncoder in kinds:
         return 25 if is_small(inputs) else 60
+    tuned = [field.encoder.tune for field in inputs if isinstance(field.encoder, PretrainedEncoder)]
+    if tuned:
+        return max(_TUNING_EPOCHS[tune] for tune in tuned)
     if set(kinds) == {BagEncoder}:
         return 10
     if any(isinstance(field, TextField) for field in inputs):

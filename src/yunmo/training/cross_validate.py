@@ -40,6 +40,7 @@ def cross_validate(
     cores: int | None,
     limits: Limits,
     embeddings: Mapping[str, Path] | None = None,
+    pretrained: Mapping[str, Path] | None = None,
 ) -> dict[str, Any] | None:
     """Train and measure each fold; called again in the same folder, it goes on where it was stopped.
 
@@ -52,6 +53,7 @@ def cross_validate(
         cores: processor cores it may use; None: all.
         limits: how much the files may hold.
         embeddings: as `prepare` takes them.
+        pretrained: as for `prepare`.
 
     Returns:
         ``method``, ``column``, ``folds``, the ``rows`` held out in each, and for every output and metric (as METRICS
@@ -74,7 +76,7 @@ def cross_validate(
         if not done.is_file():
             place.mkdir(parents=True, exist_ok=True)
             fold = Fold(number, without_test="test" not in splits)
-            measured = _measure(recipe, splits, place, fold, cancelled, cores, limits, embeddings)
+            measured = _measure(recipe, splits, place, fold, cancelled, cores, limits, embeddings, pretrained)
             write_atomic(done, msgspec.json.encode(measured))
             for each in ("data", "training"):
                 shutil.rmtree(place / each, ignore_errors=True)
@@ -92,10 +94,20 @@ def _measure(
     cores: int | None,
     limits: Limits,
     embeddings: Mapping[str, Path] | None,
+    pretrained: Mapping[str, Path] | None,
 ) -> dict[str, Any]:
     """Prepare, train and measure one fold."""
     given = {split: path for split, path in splits.items() if split != "test"}
-    data = prepare(recipe, given, place / "data", cancelled=cancelled, limits=limits, fold=fold, embeddings=embeddings)
+    data = prepare(
+        recipe,
+        given,
+        place / "data",
+        cancelled=cancelled,
+        limits=limits,
+        fold=fold,
+        embeddings=embeddings,
+        pretrained=pretrained,
+    )
     folder = place / "training"
     folder.mkdir(exist_ok=True)
     result = train(data, _fitting(data.recipe, data.rows["train"]), folder, cancelled=cancelled, cores=cores)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -39,6 +40,10 @@ class TrainingData(Protocol):
     @property
     def decisions(self) -> tuple[Decision, ...]:
         """What preparing decided."""
+
+    @property
+    def pretrained(self) -> Mapping[str, Path]:
+        """The safetensors file that a field's pretrained encoder begins with, by field."""
 
     def inputs(self, split: str) -> dict[str, npt.NDArray[np.generic]]:
         """Encoded inputs, memory-mapped."""

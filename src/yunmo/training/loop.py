@@ -7,6 +7,7 @@ does a run that was stopped or killed and went on from its checkpoint.
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 import time
@@ -37,7 +38,7 @@ from yunmo.core.recipe import Recipe, ScheduleSpec, recipe_data
 from yunmo.models.augment import Augmentation
 from yunmo.models.network import Network
 from yunmo.training.averaging import Average, Lookahead
-from yunmo.training.batches import Rows
+from yunmo.training.batches import Rows, by_length
 from yunmo.training.calibrate import calibrate
 from yunmo.training.checkpoint import (
     Checkpoint,
@@ -148,7 +149,9 @@ def seconds_of_a_step(data: TrainingData, recipe: Recipe, precision: str) -> flo
     torch.set_num_threads(recipe.train.threads or 1)
     trainer = Trainer(data, msgspec.structs.replace(recipe, train=trial), None)
     order = trainer.shuffled()
-    return time_steps(lambda: trainer.step(trainer.rows_of(order, 0), 0))
+    # Each time another batch: they may be of different lengths.
+    batches = itertools.cycle(range(trainer.steps))
+    return time_steps(lambda: trainer.step(trainer.rows_of(order, next(batches)), 0))
 
 
 def _tensors(numbers: NDArray[np.int64], vectors: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
@@ -175,6 +178,7 @@ class Trainer:
         random.seed(spec.seed)
         self.recipe, self.spec = recipe, spec
         self.network = Network(recipe, data.statistics)
+        self.network.begin(data.pretrained)
         if any(isinstance(field.encoder, (ResnetEncoder, CnnEncoder)) for field in recipe.inputs or ()):
             self.network = self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # stubs
         self.network.begin_with({name: _tensors(*found) for name, found in data.embeddings().items()})
@@ -186,6 +190,8 @@ class Trainer:
         self.targets = self._targets(data, "train")
         self.validation = Rows(data.inputs("validation")), self._targets(data, "validation")
         self.rows = self.inputs.count
+        # Attention costs time for padding too; other networks keep the order that they have always had.
+        self.lengths = [self.inputs.column(f"{name}_length") for name in self.network.pretrained()]
         self.batch = spec.batch_size if isinstance(spec.batch_size, int) else self.rows
         # An incomplete last batch is left out: its gradient is noise. Rows are shuffled, so each has its turn.
         self.steps = max(1, self.rows // self.batch)
@@ -216,7 +222,8 @@ class Trainer:
     def shuffled(self) -> Tensor:
         """Return this epoch's order of rows ``[N]``, or one for each member ``[members, N]``."""
         if not self.separate:
-            return torch.randperm(self.rows)
+            order = torch.randperm(self.rows)
+            return by_length(order, torch.stack(self.lengths).sum(0), self.batch) if self.lengths else order
         return torch.stack([torch.randperm(self.rows) for _ in range(self.network.members)])
 
     def rows_of(self, order: Tensor, index: int) -> Tensor:
@@ -277,6 +284,7 @@ class Trainer:
         kept = self.best[1] if self.best is not None and self.spec.keep != "last" else self._weights()
         network = self.network if self.average is None else self.average.network
         network.load_state_dict(kept)
+        network.finish()
         decisions = calibrate(network, *self.validation) if self.spec.calibrate else ()
         write_tensors(weights, network.state_dict())
         return TrainResult(self.recipe, self.history, weights, decisions)

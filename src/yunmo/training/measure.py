@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 import torch
 
-from yunmo.core.encoders import CnnEncoder, ResnetEncoder, RnnEncoder
+from yunmo.core.encoders import CnnEncoder, PretrainedEncoder, ResnetEncoder, RnnEncoder
 from yunmo.core.events import Decision
 from yunmo.core.fields import FieldStatistics
 from yunmo.core.recipe import Recipe
@@ -33,7 +33,7 @@ def fix_precision(
     """
     if recipe.train.precision != "auto":
         return recipe, None
-    precision, reason = "fp32", "bf16 pays for large convolutions and recurrences only"
+    precision, reason = "fp32", "bf16 pays for large convolutions, recurrences and attentions only"
     if not _has_bf16():
         reason = "this processor has no bf16"
     elif _pixels(recipe, statistics, rows) >= _SMALL_STEP:
@@ -89,4 +89,6 @@ def _pixels(recipe: Recipe, statistics: Mapping[str, FieldStatistics], rows: int
             pixels += shape[0] * shape[1]
         elif isinstance(field.encoder, RnnEncoder):
             pixels += shape[0] * field.encoder.hidden
+        elif isinstance(field.encoder, PretrainedEncoder) and (known := statistics[field.name].pretrained):
+            pixels += shape[0] * known.architecture.hidden_size
     return pixels * (batch if isinstance(batch, int) else rows)

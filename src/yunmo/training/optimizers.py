@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from yunmo.core.recipe import TrainSpec
 from yunmo.models.encoders.base import Encoder
+from yunmo.models.encoders.pretrained import PretrainedEncoder
 from yunmo.models.encoders.whitening import Whitening
 from yunmo.training.muon import Muon
 
@@ -46,6 +47,7 @@ class Optimizers:
             {"params": biases, "weight_decay": 0.0, "factor": rest},
             {"params": norms, "weight_decay": 0.0, "factor": norm},
         ]
+        groups = _with_pretrained(groups, network, lr)
         self._parts = [_optimizer([group for group in groups if group["params"]], spec)]
         if apart:
             momentum = _MUON_MOMENTUM if spec.momentum is None else spec.momentum
@@ -87,6 +89,23 @@ class Optimizers:
                 if int(owner) == number:
                     state.setdefault(int(index), {})[key] = _laid_out(tensor, weights[int(index)])
             part.load_state_dict({"state": state, "param_groups": part.state_dict()["param_groups"]})
+
+
+def _with_pretrained(groups: list[dict[str, Any]], network: nn.Module, lr: float) -> list[dict[str, Any]]:
+    """Return groups in which the parameters of pretrained encoders have groups and rates of their own."""
+    for module in network.modules():
+        if isinstance(module, PretrainedEncoder) and module.spec.lr is not None and lr:
+            own = {id(parameter) for parameter in module.parameters()}
+            split = []
+            for group in groups:
+                inside = [parameter for parameter in group["params"] if id(parameter) in own]
+                outside = [parameter for parameter in group["params"] if id(parameter) not in own]
+                split += [
+                    {**group, "params": outside},
+                    {**group, "params": inside, "factor": module.spec.lr / lr},
+                ]
+            groups = [group for group in split if group["params"]]
+    return groups
 
 
 def _laid_out(tensor: Tensor, weight: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from yunmo.core.fields import (
     TextField,
 )
 from yunmo.core.recipe import CombineSpec, Recipe, ScheduleSpec, TrainSpec
-from yunmo.training.budget import DEFAULT_BUDGET, is_small
+from yunmo.training.budget import DEFAULT_BUDGET, TUNING_BUDGET, is_small
 from yunmo.training.data import TrainingData
 
 _ONE_HOT_LIMIT = 16
@@ -44,6 +44,7 @@ _LEARNING = (
     specs.BagEncoder,
     specs.TextCnnEncoder,
     specs.TransformerEncoder,
+    specs.PretrainedEncoder,
 )
 
 
@@ -113,6 +114,8 @@ _TEXTS = _Defaults(
     "adamw", 5e-3, 3.0, 64, _ONE_CYCLE, 0.0, "best for bags of n-grams, which a strong decay keeps small"
 )
 _TOKENS = _Defaults("adamw", 1e-3, 0.1, 64, _ONE_CYCLE, 0.1, "steady for networks that learn vectors of tokens")
+_PRETRAINED = _Defaults("adamw", 1e-3, 0.01, 32, _ONE_CYCLE, 0.1, "usual for fine-tuning")
+_TUNING_RATES = {"all": 5e-5, "last": 1e-4, "lora": 5e-4, "none": None}
 _TABLES = _Defaults("adamw", 3e-3, 0.2, 64, _COSINE, 0.1, "best on tables in cross-validation")
 
 
@@ -143,6 +146,8 @@ class _Planner:
         if field.encoder is None:
             encoder, reason = self._encoder(field)
             planned = msgspec.structs.replace(field, encoder=self.decide(f"{field.name}.encoder", encoder, reason))
+        if isinstance(planned, TextField) and isinstance(planned.encoder, specs.PretrainedEncoder):
+            planned = self._rate(planned, planned.encoder)
         if isinstance(planned, ImageField):
             planned = self._picture(planned, own_encoder=field.encoder is not None)
         self.inputs.append(planned)
@@ -180,6 +185,16 @@ class _Planner:
             flips = self.decide(f"{key}.average_flips", augment.flip, reason)
         return msgspec.structs.replace(field, augment=augment, average_flips=flips)
 
+    def _rate(self, field: TextField, encoder: specs.PretrainedEncoder) -> TextField:
+        """Decide the learning rate of a pretrained encoder, which is smaller than that of what begins at random."""
+        rate = _TUNING_RATES[encoder.tune]
+        if encoder.lr is not None or rate is None:
+            return field
+        rate = self.decide(
+            f"{field.name}.encoder.lr", rate, f"changes what was learned before a little ({encoder.tune})"
+        )
+        return msgspec.structs.replace(field, encoder=msgspec.structs.replace(encoder, lr=rate))
+
     def combine(self) -> CombineSpec:
         """Decide what comes between encoders and heads."""
         if self.recipe.combine is not None:
@@ -214,6 +229,8 @@ class _Planner:
     @property
     def _defaults(self) -> _Defaults:
         kinds = [type(field.encoder) for field in self.inputs]
+        if specs.PretrainedEncoder in kinds:
+            return _PRETRAINED
         if specs.ResnetEncoder in kinds:
             if is_small(tuple(self.inputs)):
                 return _SMALL_PICTURES
@@ -235,7 +252,7 @@ class _Planner:
         changes: dict[str, Any] = {}
 
         def fill(key: str, value: Any, reason: str) -> None:
-            if getattr(train, key) is None:
+            if getattr(train, key) is None and key not in changes:
                 changes[key] = self.decide(f"train.{key}", value, reason)
 
         fill("optimizer", best.optimizer, best.why)
@@ -251,6 +268,8 @@ class _Planner:
         fill("schedule", ScheduleSpec(type="constant") if own else best.schedule, plain if own else best.why)
         if self._recurrent:
             fill("gradient_clip", 1.0, "keeps recurrent networks from exploding")
+        elif self._pretrained:
+            fill("gradient_clip", 1.0, "usual for fine-tuning")
         fill("ema", 0.0, "no running mean of the weights")
         fill("lookahead", 0.0 if own else best.lookahead, plain if own else best.why)
         if own or train.early_stopping or self.validation_rows >= _FEW_ROWS:
@@ -259,12 +278,18 @@ class _Planner:
             fill("keep", "last", f"{self.validation_rows} validation rows are too few to tell the best epoch")
         if (reason := self._one_thread(batch)) is not None:
             fill("threads", 1, reason)
+        if self._pretrained:
+            fill("budget", TUNING_BUDGET, "seconds; fine-tuning takes minutes, and none was given")
         fill("budget", DEFAULT_BUDGET, "seconds; none was given")
         return msgspec.structs.replace(train, **changes)
 
     @property
     def _recurrent(self) -> bool:
         return any(isinstance(field.encoder, specs.RnnEncoder) for field in self.inputs)
+
+    @property
+    def _pretrained(self) -> bool:
+        return any(isinstance(field.encoder, specs.PretrainedEncoder) for field in self.inputs)
 
     @property
     def _tabular(self) -> bool:
@@ -297,7 +322,7 @@ class _Planner:
         )
         if self._recurrent:
             return "recurrent steps are slower on several"
-        if pixels * batch < 32_768:
+        if pixels * batch < 32_768 and not self._pretrained:
             return "steps this small are slower on several"
         return "there is one core" if self.cores == 1 else None
 

@@ -17,6 +17,7 @@ NAMES = (
     "table",
     "text-bag",
     "text-gru",
+    "text-pretrained",
     "text-transformer",
     "textcnn",
 )

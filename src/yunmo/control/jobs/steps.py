@@ -49,6 +49,8 @@ class Order(Spec, frozen=True):
     max_pixels: int
     embeddings: dict[str, str] = {}
     """Path of the file of vectors of each text that has one."""
+    pretrained: dict[str, str] = {}
+    """Path of each pretrained encoder's packed folder, by its digest."""
 
 
 class _Trained(Spec, frozen=True):
@@ -165,6 +167,7 @@ class Run:
             cores=self.order.cores,
             limits=self._limits(),
             embeddings=self._embeddings(),
+            pretrained=self._pretrained(),
         )
 
     def _files(self) -> dict[str, Path]:
@@ -172,6 +175,9 @@ class Run:
 
     def _embeddings(self) -> dict[str, Path]:
         return {name: Path(path) for name, path in self.order.embeddings.items()}
+
+    def _pretrained(self) -> dict[str, Path]:
+        return {digest: Path(path) for digest, path in self.order.pretrained.items()}
 
     def _limits(self) -> Limits:
         from yunmo.data.limits import Limits
@@ -190,6 +196,7 @@ class Run:
             cancelled=self.cancelled,
             limits=self._limits(),
             embeddings=self._embeddings(),
+            pretrained=self._pretrained(),
         )
 
     def _trained(self) -> _Trained:

@@ -28,7 +28,7 @@ from yunmo.core.events import (
     StepStarted,
 )
 from yunmo.core.files import write_atomic
-from yunmo.core.recipe import recipe_from
+from yunmo.core.recipe import pretrained_encoders, recipe_from
 from yunmo.core.resources import SplitFile
 from yunmo.store.tables import DatasetRow, RunRow
 
@@ -104,6 +104,11 @@ class RunExecution(Execution):
             recipe=row.recipe,
             target=row.target,
             splits={split: str(self._linked(split, SplitFile(**file))) for split, file in dataset.splits.items()},
+            pretrained={
+                encoder.digest: str(self._context.artefacts.local_path(encoder.digest))
+                for _, encoder in pretrained_encoders(recipe)
+                if encoder.digest is not None
+            },
             cores=cores,
             max_pixels=self._context.settings.max_pixels,
             embeddings={

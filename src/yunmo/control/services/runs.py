@@ -21,7 +21,7 @@ from yunmo.core.errors import NotFound, RecipeError
 from yunmo.core.events import RunCancelled, RunQueued
 from yunmo.core.fields import TextField
 from yunmo.core.ids import check_name, new_id
-from yunmo.core.recipe import Recipe, recipe_data, recipe_from
+from yunmo.core.recipe import Recipe, pretrained_encoders, recipe_data, recipe_from
 from yunmo.core.resources import NewRun, Run, RunStatus, SplitFile
 from yunmo.store.tables import DatasetRow, ModelRow, RunRow, VersionRow
 
@@ -42,7 +42,7 @@ class Runs:
 
         Raises:
             RecipeError: the recipe does not fit, or names files instead of a dataset.
-            NotFound: there is no such dataset, or no such file of embeddings was uploaded.
+            NotFound: there is no such dataset, or no such file of embeddings or pretrained encoder was uploaded.
         """
         recipe = recipe_from(request.recipe)
         if recipe.data.dataset is None:
@@ -51,6 +51,7 @@ class Runs:
             )
         for name, file in embedding_files(recipe).items():
             datasets.Datasets(self._context).checked_file(project_id, file, f"recipe, input {name}, embeddings")
+        self._check_pretrained(project_id, recipe)
         now = time.time()
         with self._context.database.write() as session:
             dataset = datasets.find_reference(session, project_id, recipe.data.dataset)
@@ -152,6 +153,19 @@ class Runs:
                     yield chunk
 
         return chunks()
+
+    def _check_pretrained(self, project_id: str, recipe: Recipe) -> None:
+        """Refuse a folder that was not uploaded: no path of a recipe is ever opened here."""
+        for index, encoder in pretrained_encoders(recipe):
+            where = f"recipe, inputs[{index}].encoder"
+            if encoder.digest is None:
+                raise RecipeError(
+                    "names a folder, which only its owner can read",
+                    where=where,
+                    remedy="Upload what pack_pretrained makes of it, and write its digest; `yunmo train` does",
+                )
+            file = SplitFile(digest=encoder.digest, filename="encoder.zip", size=0)
+            datasets.Datasets(self._context).checked_file(project_id, file, where)
 
     def _file(self, project_id: str, run_id: str, name: str, what: str) -> Path:
         run = self.get(project_id, run_id)

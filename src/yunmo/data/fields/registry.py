@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from yunmo.core import fields as specs
 from yunmo.core.fields import FieldStatistics, ModelInput, ModelOutput
 from yunmo.data.fields.base import Field
@@ -14,6 +16,9 @@ from yunmo.data.fields.sequence import SequenceField
 from yunmo.data.fields.tensor import TensorField, TensorOutput
 from yunmo.data.fields.text import TextField
 from yunmo.data.fields.vector import VectorField
+
+if TYPE_CHECKING:
+    from yunmo.data.pretrained.folder import Content
 
 INPUTS: dict[type[ModelInput], type[Field]] = {
     specs.ImageField: ImageField,
@@ -32,16 +37,25 @@ OUTPUTS: dict[type[ModelOutput], type[Field]] = {
 }
 
 
-def open_field(spec: ModelInput, statistics: FieldStatistics | None = None, *, max_pixels: int = MAX_PIXELS) -> Field:
+def open_field(
+    spec: ModelInput,
+    statistics: FieldStatistics | None = None,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    pretrained: Content | None = None,
+) -> Field:
     """Return the input field of a specification.
 
     Args:
         spec: what the recipe says of it.
         statistics: what training learned of it; without them a field can be fitted, but does not encode.
         max_pixels: most pixels of a picture that is decoded.
+        pretrained: what comes with a text's pretrained encoder.
     """
     if isinstance(spec, specs.ImageField):
         return ImageField(spec, statistics, max_pixels=max_pixels)
+    if isinstance(spec, specs.TextField):
+        return TextField(spec, statistics, pretrained=pretrained)
     return INPUTS[type(spec)](spec, statistics)
 
 

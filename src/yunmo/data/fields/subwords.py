@@ -16,7 +16,7 @@ from tokenizers import models, pre_tokenizers, trainers
 
 from yunmo.core import tokenizers as specs
 from yunmo.core.fields import FieldStatistics
-from yunmo.data.fields.tokenizers import FIRST, PADDING, UNKNOWN, Learned, TextTokenizer, check_pieces
+from yunmo.data.fields.tokenizers import FIRST, PADDING, UNKNOWN, Learned, TextTokenizer, check_merges, check_pieces
 from yunmo.data.fields.words import runs, words
 
 _PADDING, _UNKNOWN = " padding", " unknown"
@@ -87,15 +87,7 @@ class SubwordTokenizer(TextTokenizer):
         return models.Unigram(pieces, unk_id=UNKNOWN)
 
     def _bpe(self, numbers: dict[str, int], merges: tuple[str, ...]) -> Any:
-        if len(merges) > specs.MOST_TOKENS:
-            raise self.refuse(f"{len(merges)} merges are more than {specs.MOST_TOKENS}")
-        pairs = []
-        for merge in merges:
-            left, _, right = merge.partition(" ")
-            if not {left, right, left + right} <= numbers.keys():
-                raise self.refuse(f"{merge[:80]!r} does not merge two of them into one")
-            pairs.append((left, right))
-        return models.BPE(numbers, pairs, unk_token=_UNKNOWN)
+        return models.BPE(numbers, check_merges(self, numbers, merges), unk_token=_UNKNOWN)
 
 
 def _started(spec: specs.SubwordTokenizer, text: str, most: int | None = None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -11,13 +11,17 @@ from numpy.typing import NDArray
 
 from yunmo.core import fields as specs
 from yunmo.core import tokenizers
-from yunmo.core.encoders import BagEncoder
+from yunmo.core.encoders import BagEncoder, PretrainedEncoder
 from yunmo.core.errors import BundleError, DataError, InvalidInput
 from yunmo.core.events import Decision
 from yunmo.core.fields import FieldStatistics
+from yunmo.core.pretrained import LEAST_LENGTH
 from yunmo.data.fields.base import Cleaned, Field, TensorSpec, Values, Where, Wire, is_missing, shown
-from yunmo.data.fields.tokenizers import open_tokenizer
+from yunmo.data.fields.tokenizers import Learned, open_tokenizer
 from yunmo.data.fields.words import normalized
+
+if TYPE_CHECKING:
+    from yunmo.data.pretrained.folder import Content
 
 READ = 32_768
 """Characters of a text that are read; what follows is left out, as are tokens beyond the field's length."""
@@ -29,14 +33,27 @@ _SAMPLE = 20_000
 
 
 class TextField(Field):
-    """A text. Token 0 is padding; longer texts are cut at the end."""
+    """A text, padded with zeros; longer texts are cut at the end.
+
+    Args:
+        spec: what the recipe says of it.
+        statistics: what training learned of it; None before `fit`.
+        pretrained: what comes with its encoder, which `fit` keeps; None: the encoder is not pretrained.
+    """
 
     MEDIA_TYPES = ("text/plain",)
     spec: specs.TextField
 
-    def __init__(self, spec: specs.TextField, statistics: FieldStatistics | None = None) -> None:
+    def __init__(
+        self,
+        spec: specs.TextField,
+        statistics: FieldStatistics | None = None,
+        *,
+        pretrained: Content | None = None,
+    ) -> None:
         super().__init__(spec, statistics)
         self._length = 0
+        self._pretrained = pretrained
         if statistics is None:
             return
         if spec.tokenizer is None or len(statistics.shape) != 1 or not 1 <= statistics.shape[0] <= MOST_TOKENS:
@@ -46,6 +63,8 @@ class TextField(Field):
 
     def resolve(self, values: Values, where: Where) -> tuple[TextField, list[Decision]]:  # noqa: ARG002
         """Choose the tokenizer for the encoder."""
+        if isinstance(self.spec.encoder, PretrainedEncoder):
+            return self._with_pretrained()
         if self.spec.tokenizer is not None:
             return self, []
         chosen: tokenizers.Tokenizer = tokenizers.NgramTokenizer()
@@ -83,7 +102,7 @@ class TextField(Field):
         spec = self.spec if self.spec.tokenizer is not None else self.resolve(values, str)[0].spec
         if spec.tokenizer is None:  # never: `resolve` chose one
             raise InvalidInput("no tokenizer", where=f"field {self.name}")
-        learned = open_tokenizer(spec.tokenizer).learn(self._normalized(values))
+        learned = self._learned(spec.tokenizer, values)
         if not learned.get("pieces") and not learned.get("buckets"):
             raise DataError(
                 "no text has a token that occurs often enough to be learned",
@@ -165,6 +184,28 @@ class TextField(Field):
             return None
         return value.decode() if isinstance(value, bytes) else str(value)
 
+    def _with_pretrained(self) -> tuple[TextField, list[Decision]]:
+        """Leave a text as it is: its tokenizer has rules of its own for Unicode forms and upper case."""
+        spec = msgspec.structs.replace(
+            self.spec, tokenizer=tokenizers.PretrainedTokenizer(), normalize="none", lowercase=False
+        )
+        reason = "comes with the pretrained encoder, and has rules of its own for Unicode forms and upper case"
+        decision = Decision(key=f"inputs.{self.name}.tokenizer", value="pretrained", reason=reason)
+        return TextField(spec, pretrained=self._pretrained), [decision]
+
+    def _learned(self, tokenizer: tokenizers.Tokenizer, values: Values) -> Learned:
+        if self._pretrained is None:
+            return open_tokenizer(tokenizer).learn(self._normalized(values))
+        most = self._pretrained.architecture.tokens
+        if self.spec.length is not None and self.spec.length > most:
+            raise DataError(
+                f"a length of {self.spec.length} tokens, and the pretrained encoder reads {most}",
+                where=f"field {self.name}",
+                remedy=f"Set length to {most} at most",
+            )
+        vocabulary = self._pretrained.vocabulary
+        return {"pieces": vocabulary.pieces, "merges": vocabulary.merges, "pretrained": self._pretrained.pretrained}
+
     def _normalized(self, values: Values) -> Iterator[str]:
         return (self.text(value) for value in values)
 
@@ -174,4 +215,7 @@ class TextField(Field):
         some = values[:: max(1, len(values) // _SAMPLE)]
         lengths = [len(tokenizer.tokens(text)) for text in self._normalized(some)]
         most = _MOST_NGRAMS if isinstance(spec, tokenizers.NgramTokenizer) else _MOST_IN_ORDER
-        return max(1, min(most, int(np.ceil(np.percentile(lengths, _SHARE)))))
+        least = 1
+        if self._pretrained is not None:
+            least, most = LEAST_LENGTH, min(most, self._pretrained.architecture.tokens)
+        return max(least, min(most, int(np.ceil(np.percentile(lengths, _SHARE)))))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypedDict
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from yunmo.core import tokenizers as specs
 from yunmo.core.errors import BundleError
 from yunmo.core.fields import FieldStatistics
+from yunmo.core.pretrained import Pretrained
 from yunmo.core.tokenizers import HASHES
 from yunmo.data.fields.language import Language, open_language
 from yunmo.data.fields.words import words
@@ -43,6 +44,7 @@ class Learned(TypedDict, total=False):
     scores: tuple[float, ...]
     buckets: tuple[int, ...]
     bucket_counts: tuple[int, ...]
+    pretrained: Pretrained
 
 
 class TextTokenizer(ABC):
@@ -91,6 +93,28 @@ def check_pieces(tokenizer: TextTokenizer, pieces: Sequence[str]) -> None:
         raise tokenizer.refuse(f"one is empty or has more than {_LONGEST_PIECE} characters")
     if len(set(pieces)) != len(pieces):
         raise tokenizer.refuse("one comes twice")
+
+
+def check_merges(tokenizer: TextTokenizer, numbers: Mapping[str, int], merges: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the pairs that BPE joins, in order.
+
+    Args:
+        tokenizer: whose they are.
+        numbers: of the pieces.
+        merges: as ``left right``.
+
+    Raises:
+        BundleError: they are too many, or one does not make one piece of two.
+    """
+    if len(merges) > specs.MOST_TOKENS:
+        raise tokenizer.refuse(f"{len(merges)} merges are more than {specs.MOST_TOKENS}")
+    pairs = []
+    for merge in merges:
+        left, _, right = merge.partition(" ")
+        if not {left, right, left + right} <= numbers.keys():
+            raise tokenizer.refuse(f"{merge[:80]!r} does not merge two of them into one")
+        pairs.append((left, right))
+    return pairs
 
 
 class _Pieces(TextTokenizer):
@@ -276,4 +300,8 @@ def open_tokenizer(spec: specs.Tokenizer, statistics: FieldStatistics | None = N
         from yunmo.data.fields.subwords import SubwordTokenizer
 
         return SubwordTokenizer(spec, statistics)
+    if isinstance(spec, specs.PretrainedTokenizer):
+        from yunmo.data.fields.pretrained import PretrainedTokenizer
+
+        return PretrainedTokenizer(spec, statistics)
     return TOKENIZERS[type(spec)](spec, statistics)

@@ -40,13 +40,13 @@ def pack(path: Path, out: Path) -> Path:
         files = _files_of(path)
         if not files:
             raise DataError("an empty folder", where=str(path), remedy="Put a folder of pictures for each class in it")
-        return _write(files, out)
+        return write_zip(files, out)
     if not path.is_file():
         raise NotFound("no such file or folder", where=str(path))
     if path.suffix.lower() not in _TABLES:
         return path
     pictures = _pictures_of(path)
-    return _write({path.name: path, **pictures}, out) if pictures else path
+    return write_zip({path.name: path, **pictures}, out) if pictures else path
 
 
 def _files_of(folder: Path) -> dict[str, Path]:
@@ -55,18 +55,18 @@ def _files_of(folder: Path) -> dict[str, Path]:
     for place, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".") and name != "__MACOSX"]
         for name in folders:
-            _refuse_link(Path(place) / name)
+            refuse_link(Path(place) / name)
         for name in names:
             file = Path(place) / name
             if name.startswith("."):
                 continue
-            _refuse_link(file)
+            refuse_link(file)
             if file.is_file():
                 files[file.relative_to(folder).as_posix()] = file
     return files
 
 
-def _refuse_link(path: Path) -> None:
+def refuse_link(path: Path) -> None:
     """Refuse what is no file or folder itself: a link may lead anywhere, and its target would be sent unseen.
 
     Raises:
@@ -88,7 +88,7 @@ def picture_beside(table: Path, cell: str) -> Path | None:
     if name.is_absolute() or ".." in name.parts:
         return None
     for index in range(len(name.parts)):
-        _refuse_link(table.parent.joinpath(*name.parts[: index + 1]))
+        refuse_link(table.parent.joinpath(*name.parts[: index + 1]))
     file = table.parent / name
     return file if file.is_file() else None
 
@@ -117,7 +117,12 @@ def _texts_of(table: Path) -> Iterator[str]:
                 yield from (value for value in row.values() if isinstance(value, str))
 
 
-def _write(files: dict[str, Path], out: Path) -> Path:
+def write_zip(files: dict[str, Path], out: Path) -> Path:
+    """Write files into a zip that depends on names and contents only.
+
+    Raises:
+        StorageFull: no space for it; no part of it is left.
+    """
     with open_atomic(out) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name in sorted(files):
             info = zipfile.ZipInfo(name, _TIME)

@@ -13,6 +13,7 @@ from yunmo.models.encoders.category import EmbeddingEncoder, OneHotEncoder, Ordi
 from yunmo.models.encoders.cnn import CnnEncoder
 from yunmo.models.encoders.flat import FlatEncoder
 from yunmo.models.encoders.mlp import MlpEncoder
+from yunmo.models.encoders.pretrained import PretrainedEncoder
 from yunmo.models.encoders.resnet import ResnetEncoder
 from yunmo.models.encoders.rnn import RnnEncoder
 from yunmo.models.encoders.textcnn import TextCnnEncoder
@@ -30,6 +31,7 @@ ENCODERS: dict[type[specs.Encoder], Callable[[Any, FieldStatistics], Encoder]] =
     specs.BagEncoder: BagEncoder,
     specs.TextCnnEncoder: TextCnnEncoder,
     specs.TransformerEncoder: TransformerEncoder,
+    specs.PretrainedEncoder: PretrainedEncoder,
 }
 
 
