@@ -84,6 +84,7 @@ _SECTIONS: tuple[tuple[str, str, tuple[type, ...]], ...] = (
     ("Network", "", (recipe.CombineSpec, recipe.InitializationSpec)),
     ("Training", "", (recipe.TrainSpec, recipe.ScheduleSpec, recipe.EarlyStoppingSpec)),
     ("Evaluation", "", (recipe.EvaluateSpec, recipe.CrossValidationSpec)),
+    ("Packing", "", (recipe.PackSpec,)),
 )
 
 

@@ -193,6 +193,18 @@ class EvaluateSpec(Spec, frozen=True):
     ] = None
 
 
+class PackSpec(Spec, frozen=True):
+    """How the trained network is packed."""
+
+    precision: Annotated[
+        Literal["fp32", "int8"],
+        Meta(
+            description="int8: products with weights in 8-bit integers, smaller and faster; the report says what it "
+            "costs. For texts and tables; convolutions stay as they are"
+        ),
+    ] = "fp32"
+
+
 class Recipe(Spec, frozen=True, kw_only=True):
     """Everything about a training job."""
 
@@ -209,6 +221,7 @@ class Recipe(Spec, frozen=True, kw_only=True):
     combine: CombineSpec | None = None
     train: TrainSpec = TrainSpec()
     evaluate: EvaluateSpec = EvaluateSpec()
+    pack: PackSpec = PackSpec()
 
 
 METRICS: dict[str, tuple[str, ...]] = {

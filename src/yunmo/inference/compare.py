@@ -11,6 +11,9 @@ from yunmo.core.errors import ModelFailed
 
 TOLERANCE = 1e-4
 """Largest `difference` at which two answers count as the same."""
+INT8_TOLERANCE = 0.02
+"""The same for a graph quantised to int8: the last digit of a float, which processors do not share, may move what it is
+rounded to by a whole step."""
 _HALF = TOLERANCE / 5e-3
 """A float16 has 3 digits: its answers may differ by 0.5 %."""
 

@@ -29,6 +29,7 @@ from yunmo.packaging.bom import write_trained_bom
 from yunmo.packaging.card import render_card
 from yunmo.packaging.export import export_graph
 from yunmo.packaging.parity import Reference, check_graph, check_serving
+from yunmo.packaging.quantize import QuantizedReference, note_cost, quantize_graph
 from yunmo.packaging.weights import write_graph
 
 
@@ -44,8 +45,20 @@ class Data(Protocol):
         """A few raw rows that training did not see, JSON-able."""
 
 
+Validation = tuple[Mapping[str, Any], Mapping[str, Any]]
+"""Encoded inputs and outputs of the same rows, by tensor."""
+
+
 def pack(
-    prepared: Data, recipe: Recipe, weights: Path, report: dict[str, Any], report_html: str, out: Path, *, name: str
+    prepared: Data,
+    recipe: Recipe,
+    weights: Path,
+    report: dict[str, Any],
+    report_html: str,
+    out: Path,
+    *,
+    name: str,
+    validation: Validation | None = None,
 ) -> Path:
     """Make a sealed, unsigned bundle of a trained network.
 
@@ -60,6 +73,8 @@ def pack(
         report_html: as a page.
         out: folder to make; one that is there is replaced (a step that runs again gives the same).
         name: of the model.
+        validation: encoded inputs and outputs of rows that were not trained on: what int8 costs is measured with them,
+            and noted in ``report``.
 
     Returns:
         The folder.
@@ -79,9 +94,15 @@ def pack(
     tensors = _tensors(recipe, fields, prepared.statistics, numbers)
     network = load_network(recipe, prepared.statistics, weights)
     reference = Reference(network, recipe.outputs or (), prepared.statistics)
-    golden = Golden(rows=rows, answers={key: value.tolist() for key, value in reference.answer(alone).items()})
     graph = export_graph(network, tensors, encoded)
     check_graph(reference, graph, tensors, encoded)
+    answers = reference.answer(alone)
+    if recipe.pack.precision == "int8":
+        small = quantize_graph(graph)
+        rounded = QuantizedReference(small, tensors, reference)
+        note_cost(report, recipe, prepared.statistics, validation, reference, rounded, (len(graph), len(small)))
+        graph, reference, answers = small, rounded, rounded.answer(encoded)
+    golden = Golden(rows=rows, answers={key: value.tolist() for key, value in answers.items()})
     out.parent.mkdir(parents=True, exist_ok=True)
     with storage_errors(out), tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
         folder = Path(scratch) / out.name

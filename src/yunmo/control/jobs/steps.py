@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from yunmo.control.services.runs import REPORT, REPORT_PAGE
-from yunmo.core.events import AnyEvent, Decision, EpochFinished, RecipeResolved
+from yunmo.core.events import AnyEvent, Decision, EpochFinished, RecipeResolved, RunNotice
 from yunmo.core.files import write_atomic
 from yunmo.core.recipe import Recipe, recipe_data, recipe_from
 from yunmo.core.schema import Spec
@@ -152,7 +152,13 @@ class Run:
         report: dict[str, Any] = msgspec.json.decode((self.folder / REPORT).read_bytes())
         page = (self.folder / REPORT_PAGE).read_text(encoding="utf-8")
         weights = self.folder / _TRAINING / "weights.safetensors"
-        pack(self._prepared(), recipe, weights, report, page, self.folder / BUNDLE, name=self.order.name)
+        prepared = self._prepared()
+        held_out = prepared.inputs("validation"), prepared.outputs("validation")
+        out = self.folder / BUNDLE
+        pack(prepared, recipe, weights, report, page, out, name=self.order.name, validation=held_out)
+        if recipe.pack.precision != "fp32":
+            told = report["decisions"][-1]
+            self.emit(RunNotice(message=f"{told['key']} {told['value']}: {told['reason']}"))
         return {}
 
     def _cross_validate(self, recipe: Recipe) -> dict[str, Any] | None:
