@@ -10,7 +10,7 @@ import datetime as dt
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import msgspec
@@ -20,7 +20,7 @@ from yunmo.bundle.files import BOM, CARD, GOLDEN, GRAPH, GRAPH_WEIGHTS, STATISTI
 from yunmo.bundle.manifest import Tensor, Tensors
 from yunmo.core.fields import TextField
 from yunmo.core.files import file_digest, write_atomic
-from yunmo.core.recipe import Recipe
+from yunmo.core.recipe import Recipe, pretrained_encoders
 from yunmo.core.tokenizers import LanguageRules
 from yunmo.packaging.imported.card import Origin
 from yunmo.training.report import metric_names
@@ -39,6 +39,7 @@ _TRAINING = (
     "simplejpeg",
     "torch",
 )
+_FINE_TUNING = ("peft", "tokenizers", "transformers")
 _IMPORTING = ("numpy", "onnx", "onnxruntime", "pillow", "simplejpeg")
 
 Document = dict[str, Any]
@@ -75,7 +76,9 @@ def write_trained_bom(folder: Path, *, name: str, recipe: Recipe, report: Mappin
     made = dt.datetime.fromtimestamp(report["created"], tz=dt.UTC).isoformat(timespec="seconds")
     tokenizers = [one.tokenizer for one in recipe.inputs or () if isinstance(one, TextField)]
     rules = sorted({name for one in tokenizers if isinstance(one, LanguageRules) for name in one.libraries})
-    _write(folder, name, card, [*data, *_libraries((*_TRAINING, *rules))], {"timestamp": made})
+    begun = list(_pretrained(recipe))
+    libraries = (*_TRAINING, *rules, *(_FINE_TUNING if begun else ()))
+    _write(folder, name, card, [*data, *begun, *_libraries(libraries)], {"timestamp": made})
 
 
 def write_imported_bom(folder: Path, *, name: str, origin: Origin, tensors: Tensors) -> None:
@@ -161,6 +164,18 @@ def _data(recipe: Recipe, report: Mapping[str, Any]) -> Iterator[Document]:
                 "hashes": _hashes(field.embeddings.digest.removeprefix("sha256:")),
                 "data": [{"type": "other", "name": field.embeddings.file}],
             }
+
+
+def _pretrained(recipe: Recipe) -> Iterator[Document]:
+    """Yield the encoders that training began with: by the names of their folders, and the digests of what was read."""
+    for index, encoder in pretrained_encoders(recipe):
+        digest = (encoder.digest or "").removeprefix("sha256:")
+        yield {
+            "type": "machine-learning-model",
+            "bom-ref": f"pretrained:{index}",
+            "name": PurePath(encoder.folder).name,
+            **({"hashes": _hashes(digest)} if digest else {}),
+        }
 
 
 def _metrics(recipe: Recipe, report: Mapping[str, Any]) -> Iterator[Document]:

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.fixtures.encoders import save_encoder
 from tests.unit.packaging.conftest import Trained, columns
+from tests.unit.packaging.test_bom import checked
 from tests.unit.packaging.test_pack import opened, packed
 
 from yunmo.bundle.files import GRAPH
@@ -30,6 +31,7 @@ from yunmo.training.evaluate import evaluate
 from yunmo.training.report import make_report
 
 pytest.importorskip("transformers")
+DIGEST = f"sha256:{'ab' * 32}"
 OUTPUTS = (CategoryOutput(name="label", categories=("cat", "dog", "fish")), NumberOutput(name="price"))
 
 
@@ -39,7 +41,7 @@ def trained(tmp_path: Path, kind: str, *others: Any, **keys: Any) -> Trained:
     with PretrainedFolder(pack_pretrained(folder, tmp_path / "tiny.zip"), name="tiny") as archive:
         content = archive.content
     values = columns()
-    words = TextField(name="words", encoder=PretrainedEncoder(folder="tiny", **keys))
+    words = TextField(name="words", encoder=PretrainedEncoder(folder="tiny", digest=DIGEST, **keys))
     field, _ = open_field(words, pretrained=content).resolve(values["words"], str)
     statistics = {"words": field.fit(values["words"])}
     for spec in others:
@@ -103,5 +105,7 @@ def test_the_graph_answers_as_the_network_at_any_batch_and_length(tmp_path: Path
     predictor.predict([{"words": "the film", "age (years)": 1}])
     predictor.run(predictor.encode([{"words": text, "age (years)": 1} for text in ("the film", "the film is so fun")]))
     assert seen == [(1, 4), (2, 7)], "a text is as long as the longest beside it"
+    (encoder,) = [one for one in checked(tmp_path / "bundle")["components"] if one["name"] == "tiny"]
+    assert encoder["hashes"] == [{"alg": "SHA-256", "content": "ab" * 32}]
     graph = onnx.load(tmp_path / "bundle" / GRAPH, load_external_data=False).graph
     assert all(dim.dim_param for dim in graph.input[1].type.tensor_type.shape.dim)

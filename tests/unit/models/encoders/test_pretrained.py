@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from tests.fixtures.encoders import CONFIG, POSITIONS, SIZE, VOCABULARY, save_model
 
 from yunmo.core.encoders import LoraSpec, PretrainedEncoder
-from yunmo.core.errors import DataError
+from yunmo.core.errors import DataError, MissingExtra
 from yunmo.core.fields import FieldStatistics
 from yunmo.core.pretrained import Pretrained, TokenRules
 from yunmo.data.pretrained.config import read_architecture
@@ -23,8 +25,6 @@ LENGTH = torch.tensor([5, 3, 7])
 
 
 def statistics(folder: Path) -> FieldStatistics:
-    import json
-
     architecture = read_architecture(json.loads((folder / "config.json").read_text()), "config.json")
     return FieldStatistics(
         name="text",
@@ -199,6 +199,16 @@ def test_lora_is_part_of_the_weights_in_the_end(kind: str, matrices: Any, tmp_pa
     plain = behaviour.PretrainedEncoder(PretrainedEncoder(folder="tiny", tune="lora"), statistics(tmp_path)).eval()
     plain.load_state_dict(encoder.state_dict())
     assert torch.allclose(plain(IDS, LENGTH), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("library", "tune"), [("transformers", "all"), ("peft", "lora")])
+def test_without_the_extra_it_says_what_to_install(
+    library: str, tune: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_model(tmp_path)
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(MissingExtra, match=rf"needs the library '{library}'.*yunmo\[train,pretrained\]"):
+        begun(tmp_path, tune=tune)
 
 
 def test_nothing_but_known_keys_reaches_the_library(tmp_path: Path) -> None:
