@@ -64,8 +64,11 @@ def fix_threads(recipe: Recipe, cores: int, step_seconds: Callable[[int], float]
 
 def time_steps(step: Callable[[], object]) -> float:
     """Return the seconds of a step: the median of a few, after those that warm up."""
-    for _ in range(_WARM_UP):
-        step()
+    began = time.perf_counter()
+    for warmed in range(_WARM_UP):
+        # One is enough where it takes long: what it pays for once is then little of it.
+        if not warmed or time.perf_counter() - began < _SECONDS / 2:
+            step()
     seconds: list[float] = []
     while len(seconds) < _STEPS and (len(seconds) < 2 or sum(seconds) < _SECONDS):
         start = time.perf_counter()
