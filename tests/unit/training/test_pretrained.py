@@ -18,13 +18,15 @@ from yunmo.core.errors import Cancelled, Conflict, DataError
 from yunmo.core.events import EpochFinished
 from yunmo.core.fields import CategoryOutput, TextField
 from yunmo.core.files import file_digest
-from yunmo.core.recipe import DataSpec, Recipe, TrainSpec
+from yunmo.core.recipe import CrossValidationSpec, DataSpec, EvaluateSpec, Recipe, TrainSpec
+from yunmo.data.limits import DEFAULT_LIMITS
 from yunmo.data.prepare import prepare
 from yunmo.data.prepared import Prepared
 from yunmo.data.pretrained.folder import pack_pretrained
 from yunmo.models.answers import answer, load_network
 from yunmo.models.network import Network
 from yunmo.training.batches import by_length
+from yunmo.training.cross_validate import cross_validate
 from yunmo.training.loop import train
 from yunmo.training.optimizers import Optimizers
 from yunmo.training.plan import plan
@@ -106,6 +108,26 @@ def test_a_run_goes_on_with_the_same_encoder_only(place: Path, tmp_path: Path) -
     with pytest.raises(DataError, match="was not sent"):
         prepared(place, tmp_path / "other", digest=f"sha256:{'0' * 64}")
     assert not (tmp_path / "other").exists()
+
+
+def test_every_fold_begins_with_the_folders_weights(place: Path, tmp_path: Path) -> None:
+    data = prepared(place, tmp_path / "data")
+    folds = EvaluateSpec(cross_validation=CrossValidationSpec(folds=2))
+    recipe = plan(data, cores=1)[0]
+    events: list[object] = []
+    found = cross_validate(
+        msgspec.structs.replace(recipe, evaluate=folds, train=msgspec.structs.replace(recipe.train, epochs=1)),
+        {"train": place / "reviews.csv"},
+        tmp_path / "folds",
+        emit=events.append,
+        cancelled=lambda: False,
+        cores=1,
+        limits=DEFAULT_LIMITS,
+        pretrained={f"sha256:{file_digest(place / 'tiny.zip')}": place / "tiny.zip"},
+    )
+    assert found is not None
+    assert len(found["rows"]) == len(events) == 2
+    assert len(found["outputs"]["label"]["accuracy"]["values"]) == 2
 
 
 def test_rates_decay_and_what_is_decided(place: Path, tmp_path: Path) -> None:
