@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from yunmo import __version__
-from yunmo.cli import data, doctor, endpoints, jobs, keys, models, predict, runs, service, train
+from yunmo.cli import advise, data, doctor, endpoints, jobs, keys, models, predict, runs, service, train
 from yunmo.core.errors import InternalError, InvalidInput, YunmoError
 from yunmo.core.files import is_full, storage_full
 
@@ -26,6 +26,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("up")(service.up)
+app.command("advise")(advise.advise)
 app.command("train")(train.train)
 app.add_typer(runs.app, name="runs")
 app.add_typer(data.app, name="data")

@@ -24,7 +24,7 @@ from yunmo.data.cache import Check, PictureColumn, checker, fill_missing, take, 
 from yunmo.data.cleaning import Report, clean_rows, drop_duplicates, drop_outliers, note_overlap
 from yunmo.data.embeddings import write_embeddings
 from yunmo.data.fields.base import Field, Values
-from yunmo.data.fields.category import CategoryOutput
+from yunmo.data.fields.category import CategoryOutput, category_text
 from yunmo.data.fields.image import ImageField, PixelStatistics
 from yunmo.data.fields.number import NumberField, NumberOutput, read_numbers
 from yunmo.data.fields.registry import open_field, open_output
@@ -34,6 +34,7 @@ from yunmo.data.infer import check_column, find_target, infer_inputs, infer_outp
 from yunmo.data.limits import DEFAULT_LIMITS, Limits
 from yunmo.data.prepared import INDEX, SPLITS, Index, Prepared, load_prepared
 from yunmo.data.pretrained.folder import Content, PretrainedFolder
+from yunmo.data.sample import Sample, rows_enough
 from yunmo.data.sources.base import Source
 from yunmo.data.sources.open import open_source
 from yunmo.data.splits import Rows, hold_out, strata
@@ -60,6 +61,7 @@ def prepare(
     fold: Fold | None = None,
     embeddings: Mapping[str, Path] | None = None,
     pretrained: Mapping[str, Path] | None = None,
+    sample: Sample | None = None,
 ) -> Prepared:
     """Prepare data for training, or open it if that was done before.
 
@@ -78,6 +80,7 @@ def prepare(
             none; None: no fold.
         embeddings: the file of each text that begins with vectors learned elsewhere.
         pretrained: packed folders of pretrained encoders, by the digest that the recipe has of each.
+        sample: prepares some of the rows of each split only; None: all.
 
     Raises:
         DataError: data that no model can be trained on; names file, row, field and remedy.
@@ -102,7 +105,9 @@ def prepare(
     try:
         with storage_errors(folder):
             partial.mkdir(parents=True)
-            work = _Preparation(recipe, splits, partial, target, checker(cancelled), limits, fold, vectors, pretrained)
+            work = _Preparation(
+                recipe, splits, partial, target, checker(cancelled), limits, fold, vectors, pretrained, sample
+            )
             try:
                 index = work.run(fingerprint, digests)
             finally:
@@ -132,8 +137,10 @@ class _Preparation:
         fold: Fold | None,
         embeddings: Mapping[str, Path],
         pretrained: Mapping[str, Path] | None,
+        sample: Sample | None,
     ) -> None:
         self.recipe, self.folder, self.check, self.limits, self.fold = recipe, folder, check, limits, fold
+        self.sample = sample
         self.decisions: list[Decision] = []
         self.statistics: dict[str, FieldStatistics] = {}
         self.files: dict[str, dict[str, dict[str, str]]] = {"inputs": {}, "outputs": {}}
@@ -167,6 +174,8 @@ class _Preparation:
     def run(self, fingerprint: str, digests: dict[str, str]) -> Index:
         """Do all the steps and return the index of what was written."""
         rows = self._split(self._clean())
+        if self.sample is not None:
+            rows = self._sampled(rows, self.sample)
         self.report.add("train", drop_outliers(self.inputs, self._train_column, rows, self._where("train")))
         rows = self._write_pictures(rows)
         self._write_fields(rows)
@@ -350,6 +359,27 @@ class _Preparation:
         where = self._where("train")
         stay, held = divide(spec, fold, self._strata(rows), keys, seed, lambda row: where(int(rows[row])))
         return rows[stay], rows[held]
+
+    def _sampled(self, rows: dict[str, Rows], sample: Sample) -> dict[str, Rows]:
+        """Draw some rows of each split, of every class of the first output alike."""
+        labels = [
+            {split: self._labels(output.column, split, chosen) for split, chosen in rows.items()}
+            for output in self.outputs
+            if isinstance(output, CategoryOutput)
+        ]
+        columns = {field.column: self._train_column(field.column) for field in self.inputs}
+        drawn = sample.draw(rows, self._strata(rows["train"]), labels, rows_enough(self.inputs, columns))
+        for split, chosen in drawn.items():
+            if not len(chosen):
+                raise DataError(
+                    f"a sample of {len(drawn['train'])} rows has none of the labels in {split}",
+                    where=self.sources[self._origin(split)].path.name,
+                    remedy="There are too many labels to tell anything from a sample: train, and look at the report",
+                )
+        return drawn
+
+    def _labels(self, column: str, split: str, rows: Rows) -> list[str | None]:
+        return [category_text(value) for value in take(self._column(self._origin(split), column), rows)]
 
     def _write_pictures(self, rows: dict[str, Rows]) -> dict[str, Rows]:
         """Decode all picture fields; return the rows whose pictures could all be read."""

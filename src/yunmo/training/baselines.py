@@ -30,12 +30,11 @@ from yunmo.core.fields import (
 )
 from yunmo.data.fields.text import READ
 from yunmo.data.fields.words import normalized, words
+from yunmo.training.budget import LINEAR_SECONDS
 from yunmo.training.data import TrainingData
 from yunmo.training.evaluate import Predict, Tensors, evaluate, predict_split
 from yunmo.training.metrics import Floats, log_losses
 
-SECONDS = 20.0
-"""Time for the linear model of one output; what is best by then is taken."""
 NUMBERS = 20_000_000
 """Rows times features that the linear model learns from: 80 MB."""
 LARGEST_SIDE = 32
@@ -69,7 +68,7 @@ Part = tuple[Matrix, NDArray[Any], Matrix, NDArray[Any]]
 
 
 def baselines(
-    data: TrainingData, *, seconds: float = SECONDS, split: str = "test", seed: int = 0
+    data: TrainingData, *, seconds: float = LINEAR_SECONDS, split: str = "test", seed: int = 0
 ) -> dict[str, dict[str, Any]]:
     """Train and measure the baselines of every output.
 

@@ -13,6 +13,8 @@ DEFAULT_BUDGET = 300.0
 """Seconds of a whole run."""
 TUNING_BUDGET = 480.0
 """Seconds of a run that fine-tunes a pretrained encoder."""
+LINEAR_SECONDS = 20.0
+"""Time for the report's linear model of one output; what is best by then is taken."""
 _AROUND = 30.0
 """Seconds for all but epochs: reading, measuring, evaluating, packing. Of a short budget at most half."""
 _MARGIN = 0.93

@@ -116,7 +116,7 @@ def train(
             raise DataError(
                 f"there are no {split} rows", remedy="Add data, or change train.validation, the share for validation"
             )
-    with _settings_of_torch():
+    with settings_of_torch():
         resolved, decisions = resolve(data, recipe, folder, seconds=seconds_of_a_step, cores=cores)
         emit(RecipeResolved(recipe_data(resolved), decisions))
         torch.set_num_threads(resolved.train.threads or 1)
@@ -125,7 +125,7 @@ def train(
 
 
 @contextmanager
-def _settings_of_torch() -> Iterator[None]:
+def settings_of_torch() -> Iterator[None]:
     """Make torch deterministic, and leave it afterwards as it was."""
     threads = torch.get_num_threads()
     deterministic = torch.are_deterministic_algorithms_enabled()
@@ -278,7 +278,7 @@ class Trainer:
         while not self.finished:
             epoch, start = len(self.history), time.perf_counter()
             loss = self.train_epoch(epoch, emit, cancelled)
-            self._close(epoch, loss, time.perf_counter() - start, emit)
+            self.close(epoch, loss, time.perf_counter() - start, emit)
             if cancelled() and not self.finished:
                 raise _stopped()
         kept = self.best[1] if self.best is not None and self.spec.keep != "last" else self._weights()
@@ -328,7 +328,7 @@ class Trainer:
             seconds_left=left * seconds / step,
         )
 
-    def _close(self, epoch: int, train_loss: float, seconds: float, emit: Callable[[AnyEvent], None]) -> None:
+    def close(self, epoch: int, train_loss: float, seconds: float, emit: Callable[[AnyEvent], None]) -> None:
         """Judge an epoch, keep it if it is the best, write the checkpoint, tell of it."""
         judgement = self.judge()
         self.schedule.epoch_ended(judgement.loss)

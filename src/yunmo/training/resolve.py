@@ -19,7 +19,7 @@ from yunmo.training.measure import fix_precision, fix_threads
 from yunmo.training.plan import complete
 
 _FILE = "resolved.json"
-_VALIDATION_COST = 0.4
+VALIDATION_COST = 0.4
 """What a validation row costs, in training rows: forward only."""
 
 
@@ -54,8 +54,23 @@ def resolve(
             )
         decisions = msgspec.convert(kept["decisions"], tuple[Decision, ...])
         return recipe_from(kept["resolved"]), decisions
+    fixed, decisions = decide(data, recipe, seconds=seconds, cores=cores or len(os.sched_getaffinity(0)))
+    kept = {"asked": asked, "resolved": recipe_data(fixed), "decisions": decisions}
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, msgspec.json.encode(kept))
+    return fixed, decisions
+
+
+def decide(
+    data: TrainingData, recipe: Recipe, *, seconds: Callable[[TrainingData, Recipe, str], float], cores: int
+) -> tuple[Recipe, tuple[Decision, ...]]:
+    """Decide all that a recipe leaves open; as `resolve`, but nothing is kept.
+
+    Raises:
+        RecipeError: the recipe does not fit the data.
+    """
     rows, validation = data.rows["train"], data.rows["validation"]
-    cores = cores or len(os.sched_getaffinity(0))
     planned, decided = complete(recipe, data.statistics, rows, validation, cores=cores)
 
     @functools.cache
@@ -71,11 +86,6 @@ def resolve(
     if fixed.train.epochs is None:
         step = step_seconds(fixed.train.threads or cores, fixed.train.precision)
         batch = fixed.train.batch_size if isinstance(fixed.train.batch_size, int) else rows
-        fixed, epochs = fix_epochs(fixed, step * (max(1, rows // batch) + _VALIDATION_COST * validation / batch))
+        fixed, epochs = fix_epochs(fixed, step * (max(1, rows // batch) + VALIDATION_COST * validation / batch))
     measured = (decision for decision in (precision, threads, epochs) if decision)
-    decisions = (*data.decisions, *decided, *measured)
-    kept = {"asked": asked, "resolved": recipe_data(fixed), "decisions": decisions}
-    with storage_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, msgspec.json.encode(kept))
-    return fixed, decisions
+    return fixed, (*data.decisions, *decided, *measured)

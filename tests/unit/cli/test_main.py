@@ -16,6 +16,7 @@ Yunmo = Callable[..., tuple[int, str, str]]
 SURFACE = {
     "": {"--version", "--install-completion", "--show-completion"},
     "up": {"--host", "--port", "--grpc-port"},
+    "advise SOURCE": {"--test", "--validation", "--target", "--budget", "--set"},
     "train SOURCE": {"--test", "--validation", "--target", "--name", "--budget", "--set", "--detach"},
     "runs ls": set(),
     "runs show ID": {"--html"},

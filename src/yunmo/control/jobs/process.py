@@ -26,6 +26,27 @@ _CANCEL_SECONDS = 60.0
 Emit = Callable[[AnyEvent], None]
 
 
+def training_environment(cores: int) -> dict[str, str]:
+    """Return the environment of a process that trains.
+
+    Args:
+        cores: processor cores it may use.
+    """
+    return {
+        **os.environ,
+        # Idle threads sleep: spinning ones slow down everything else on shared cores.
+        "OMP_WAIT_POLICY": "passive",
+        "OMP_NUM_THREADS": str(cores),
+        "MKL_NUM_THREADS": str(cores),
+        "OPENBLAS_NUM_THREADS": str(cores),
+        # Keep freed memory for the next step instead of giving it back to the kernel (glibc): every step of a
+        # network takes and frees the same large blocks, and fresh pages cost up to 40 % of the time.
+        "MALLOC_MMAP_THRESHOLD_": str(4 << 30),
+        "MALLOC_TRIM_THRESHOLD_": str(8 << 30),
+        "MALLOC_TOP_PAD_": str(256 << 20),
+    }
+
+
 class ChildDied(Exception):
     """The child ended without an answer: killed, or out of memory."""
 
@@ -52,26 +73,13 @@ class Child:
     """
 
     def __init__(self, folder: Path, log: Path, cores: int, kind: str) -> None:
-        environment = {
-            **os.environ,
-            # Idle threads sleep: spinning ones slow down everything else on shared cores.
-            "OMP_WAIT_POLICY": "passive",
-            "OMP_NUM_THREADS": str(cores),
-            "MKL_NUM_THREADS": str(cores),
-            "OPENBLAS_NUM_THREADS": str(cores),
-            # Keep freed memory for the next step instead of giving it back to the kernel (glibc): every step of a
-            # network takes and frees the same large blocks, and fresh pages cost up to 40 % of the time.
-            "MALLOC_MMAP_THRESHOLD_": str(4 << 30),
-            "MALLOC_TRIM_THRESHOLD_": str(8 << 30),
-            "MALLOC_TOP_PAD_": str(256 << 20),
-        }
         with log.open("ab") as stderr:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "yunmo.control.jobs.child", str(folder), kind],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
-                env=environment,
+                env=training_environment(cores),
                 # Not in the terminal's process group: Ctrl-C is the runner's to handle.
                 start_new_session=True,
             )
