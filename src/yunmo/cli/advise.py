@@ -15,9 +15,7 @@ from yunmo.cli.place import home
 from yunmo.cli.train import recipe_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from yunmo.core.advice import Advice, Candidate, Range, ShortTraining
+    from yunmo.core.advice import Advice, Candidate, Range, Yardstick
 
 _MOST_DECISIONS = 8
 
@@ -75,31 +73,29 @@ def _show(advice: Advice) -> None:
     from rich.markup import escape
 
     rows, looked = advice.rows, sum(advice.sampled.values())
-    say(
-        f"[bold]{escape(advice.data)}[/bold]: {rows['train']:,} rows to learn from, {rows['validation']:,} to choose "
-        f"by, {rows['test']:,} to test on; {looked:,} of them were looked at"
-    )
+    about = "" if advice.read == 1 else "about "
+    counts = f"{rows['train']:,} rows to learn from, {rows['validation']:,} to choose by, {rows['test']:,} to test on"
+    say(f"[bold]{escape(advice.data)}[/bold]: {about}{counts}; {looked:,} of them were looked at")
     shown = [each for each in advice.decisions if each.key.startswith(("inputs", "outputs"))]
     for decision in shown[:_MOST_DECISIONS]:
         say(f"  [dim]{escape(decision.key)}[/dim] {escape(decision.value)} [dim]{escape(decision.reason)}[/dim]")
     if len(shown) > _MOST_DECISIONS:
         say(f"  [dim]… and {len(shown) - _MOST_DECISIONS} more, with --json[/dim]")
     named = "R²" if advice.metric == "r2" else advice.metric
-    headings = ("network<", ">epochs", ">their time", ">whole run", ">memory", f">{named} expected<", "tried<")
-    made = grid(headings)
+    made = grid(("network<", ">epochs<", ">training<", ">whole run<", ">memory<", f">{named} expected<"))
     for candidate in advice.candidates:
         made.add_row(*_cells(candidate, advice))
     linear = advice.linear
-    tried = _tried(linear.probes, advice) or escape(linear.note or "")
-    made.add_row(f"[dim]{linear.name}[/dim]", "", "", "", "", _range(linear.metric, advice), f"[dim]{tried}[/dim]")
+    made.add_row(f"[dim]{linear.name}[/dim]", "", "", "", "", _range(linear.metric, advice))
     stdout().print(made)
     say(f"[green]▍[/green] [bold]{escape(advice.recommended)}[/bold]: {escape(advice.reason)}")
     say(f"  {escape(advice.command)}")
-    others = [each for each in advice.candidates if each.name != advice.recommended and each.metric is not None]
-    if others:
-        say("\nThe others:")
-        for other in others:
-            say(f"  [dim]{escape(other.name)}[/dim]  {escape(other.command)}")
+    say("\nWhat was tried:")
+    for each in advice.candidates:
+        say(f"  {escape(each.name)}: [dim]{_tried(each, advice)}[/dim]")
+        if each.metric is not None and each.name != advice.recommended:
+            say(f"    [dim]{escape(each.command)}[/dim]")
+    say(f"  {linear.name}: [dim]{_tried(linear, advice)}[/dim]")
     busy = f", {advice.load:.1f} processes at work" if advice.load is not None else ""
     say(f"\n[dim]Measured in {duration(advice.seconds)} on {advice.cores} cores{busy}; times grow with the load.[/dim]")
 
@@ -111,7 +107,6 @@ def _cells(candidate: Candidate, advice: Advice) -> list[str]:
     if candidate.name == advice.recommended:
         name = f"[bold]{name}[/bold]"
     seconds = candidate.seconds
-    note = f"[dim]{escape(candidate.note)}[/dim]" if candidate.note else ""
     return [
         name,
         number(candidate.epochs),
@@ -119,7 +114,6 @@ def _cells(candidate: Candidate, advice: Advice) -> list[str]:
         duration(seconds.run) if seconds else "-",
         size(candidate.memory) if candidate.memory is not None else "-",
         _range(candidate.metric, advice),
-        f"[dim]{_tried(candidate.probes, advice)}[/dim]" if candidate.probes else note,
     ]
 
 
@@ -129,10 +123,12 @@ def _range(found: Range | None, advice: Advice) -> str:
     return f"{metric(advice.metric, found.low).removesuffix(' %')} to {metric(advice.metric, found.high)}"
 
 
-def _tried(probes: Sequence[ShortTraining], advice: Advice) -> str:
-    """Say what the last short training reached."""
-    if not probes:
-        return ""
-    last = probes[-1]
+def _tried(network: Candidate | Yardstick, advice: Advice) -> str:
+    """Say what the last short training reached, or why there was none."""
+    from rich.markup import escape
+
+    if not network.probes:
+        return escape(network.note or "")
+    last = network.probes[-1]
     passes = f", {last.epochs} epochs" if last.epochs > 1 else ""
     return f"{metric(advice.metric, last.value)} from {last.rows:,} rows{passes}"

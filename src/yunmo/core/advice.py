@@ -72,6 +72,7 @@ class Advice(Spec, frozen=True):
     output: str
     metric: Annotated[Literal["accuracy", "r2"], Meta(description="of the first output")]
     rows: Annotated[dict[str, int], Meta(description="of each split, as training would divide them")]
+    read: Annotated[float, Meta(description="share of the rows that were read; below 1, their numbers are estimates")]
     sampled: Annotated[dict[str, int], Meta(description="of these, how many were looked at")]
     decisions: Annotated[tuple[Decision, ...], Meta(description="what fields were taken for, and why")]
     candidates: Annotated[tuple[Candidate, ...], Meta(description="the first is what training takes by itself")]

@@ -44,6 +44,8 @@ class Surroundings:
     """Seconds until a process has imported torch."""
     reading: float
     """Seconds of reading, cleaning and dividing all rows."""
+    prepared_bytes: int
+    """Bytes that reading all rows takes."""
     encoding: float
     """Seconds of encoding the sample."""
     linear: float | None
@@ -129,14 +131,14 @@ def _growth(around: Surroundings) -> float:
 
 
 def _memory(cost: Cost, around: Surroundings) -> int:
-    """Return the peak: what steps took, rows that the sample has not, then the linear model, then packing.
+    """Return the peak: what reading took, or steps with rows that the sample has not; the linear model; packing.
 
-    The training process keeps what it frees for the next step, so that later phases add to it.
+    The training process keeps what it frees for what comes next, so that later phases add to it.
     """
     # A row is mapped from its file and copied.
     missing = 2 * around.row_bytes * max(0, around.whole["train"] - around.sampled["train"])
     measuring = _MEASURING_BYTES if around.linear_bytes is None else around.linear_bytes
-    return around.base + cost.grown + missing + measuring + _PACKING_BYTES
+    return around.base + max(around.prepared_bytes, cost.grown + missing) + measuring + _PACKING_BYTES
 
 
 def recommend(candidates: Sequence[Candidate], linear: Range | None, free: int) -> tuple[Candidate, str]:
@@ -156,7 +158,9 @@ def recommend(candidates: Sequence[Candidate], linear: Range | None, free: int) 
     if best is not first and best.metric is not None and best.metric.low > first.metric.middle:
         return best, f"its short trainings were clearly better than those of {first.name}, the default"
     others = len(probed) - 1
-    reason = f"the default, and none of {others} others was clearly better" if others else "the default"
+    reason = "the default; there was no time to compare it"
+    if others:
+        reason = f"the default; of {others} other{'s' if others > 1 else ''} tried, none was clearly better"
     if linear is not None and linear.middle >= first.metric.middle:
         reason += "; a linear model may do as well, the report will tell"
     return first, reason

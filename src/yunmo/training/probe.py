@@ -12,7 +12,6 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-import psutil
 import torch
 
 from yunmo.core.fields import CategoryOutput
@@ -21,6 +20,7 @@ from yunmo.training.budget import fix_epochs
 from yunmo.training.data import TrainingData
 from yunmo.training.findings import Cost, Finding, Learned
 from yunmo.training.loop import Trainer, settings_of_torch
+from yunmo.training.memory import Memory
 from yunmo.training.resolve import VALIDATION_COST, decide
 from yunmo.training.sampled import Subset, Whole
 
@@ -81,7 +81,7 @@ def probe(
         resolved, decisions = decide(trial.data, fixed, seconds=trial.seconds_of_a_step, cores=cores)
         deciding = time.perf_counter() - began
         trainer = trial.trainer_of(resolved)
-        step = _step(trainer, resolved, seconds * _SHARE)
+        step = _step(trainer, resolved, seconds * _SHARE, warm=trial.measured)
         parameters = sum(weight.numel() for weight in trainer.network.parameters())
 
         def told(judge: float, save: float) -> tuple[Cost, Recipe]:
@@ -129,13 +129,18 @@ class _Trial:
         trainer = self.trainer_of(recipe)
         trainer.precision = torch.bfloat16 if precision == "bf16" else None
         rows = trainer.rows_of(trainer.shuffled(), 0)[: max(_SMALL_BATCH, trainer.batch // LATER)]
-        if math.isinf(self._best):
+        if not self.measured:
             torch.set_num_threads(1)
             self._best = self._seconds(rows)
             torch.set_num_threads(recipe.train.threads or 1)
         seconds = self._seconds(rows)
         self._best = min(self._best, seconds)
         return seconds
+
+    @property
+    def measured(self) -> bool:
+        """Whether it has done steps."""
+        return not math.isinf(self._best)
 
     def _seconds(self, rows: torch.Tensor) -> float:
         """Time a step; the first of a kind counts only if it is slow anyway, or far behind the best."""
@@ -169,18 +174,25 @@ def batch_of(recipe: Recipe, rows: int) -> int:
     return batch if isinstance(batch, int) else rows
 
 
-def _step(trainer: Trainer, recipe: Recipe, seconds: float) -> float:
-    """Return the seconds of a step with a whole batch, from steps as an epoch does them."""
+def _step(trainer: Trainer, recipe: Recipe, seconds: float, *, warm: bool) -> float:
+    """Return the seconds of a step with a whole batch, from steps as an epoch does them.
+
+    Args:
+        trainer: at its beginning, or after some steps.
+        recipe: resolved.
+        seconds: that measuring may take.
+        warm: whether it has done steps.
+    """
     full = batch_of(recipe, trainer.rows) / min(trainer.batch, trainer.rows)
 
     def one() -> float:
         return _timed(lambda: trainer.step(trainer.rows_of(trainer.shuffled(), 0), 0))
 
-    # The first takes what the optimizer keeps for each weight, too.
+    if not warm:
+        one()  # it also makes what the optimizer keeps for each weight
     first = one()
     if first >= _SLOW:
         return first * full
-    first = one()
     available = max(1, trainer.rows // trainer.batch)
     trainer.steps = max(1, min(available, max(_FEWEST_STEPS, int(seconds / _TIMES / max(first, 1e-6)))))
     rounds = _TIMES if first < _FAST else 1
@@ -255,31 +267,6 @@ def _short(data: Subset, recipe: Recipe, epochs: int, memory: Memory) -> Learned
     return Learned(
         rows=rows, epochs=epochs, error=error, judged=len(truth), seconds=spent, batch=batch, grown=memory.grown()
     )
-
-
-class Memory:
-    """What this process has resident, from now on.
-
-    What it grows by counts: a fork begins without the pages of libraries that its parent has in memory, so that its
-    whole would be too little.
-    """
-
-    def __init__(self) -> None:
-        self._before = psutil.Process().memory_info().rss
-
-    def grown(self) -> int:
-        """Return the most bytes that were added at any time."""
-        return max(0, _peak() - self._before)
-
-
-def _peak() -> int:
-    """Return the most bytes that this process ever had; ``getrusage`` would count those of its parent, too."""
-    try:
-        status = Path("/proc/self/status").read_text(encoding="ascii")
-    except OSError:
-        return psutil.Process().memory_info().rss
-    line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) * 1024
 
 
 def _timed(work: Callable[[], object]) -> float:

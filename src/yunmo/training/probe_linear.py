@@ -9,7 +9,8 @@ from yunmo.core.recipe import Recipe
 from yunmo.training.baselines import baselines
 from yunmo.training.data import TrainingData
 from yunmo.training.findings import Learned
-from yunmo.training.probe import FEWEST_ROWS, LATER, Memory, Tell
+from yunmo.training.memory import Memory
+from yunmo.training.probe import FEWEST_ROWS, LATER, Tell
 from yunmo.training.sampled import Subset
 
 

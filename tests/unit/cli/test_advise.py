@@ -30,6 +30,7 @@ def advice(**changes: object) -> Advice:
         "output": "label",
         "metric": "accuracy",
         "rows": {"train": 8000, "validation": 900, "test": 1000},
+        "read": 1.0,
         "sampled": {"train": 2000, "validation": 300, "test": 300},
         "decisions": tuple(Decision(f"inputs.t{number}", "text", "[a] reason") for number in range(11)),
         "candidates": (bag, gru, cnn),
@@ -56,13 +57,13 @@ def test_advice_is_a_table_a_reason_and_a_line_to_type(capsys: pytest.CaptureFix
         "74.0 to 89.0 %",
         "1:28",
         "1.0 GB",
-        "75.1 % from 2,000 rows, 3 epochs",
-        "not probed: no time",
+        "  bag: 75.1 % from 2,000 rows, 3 epochs\n",
         "logistic regression",
         "60.0 to 75.0 %",
         "bag: the default",
         "  yunmo train [x].csv\n",
-        "textcnn  yunmo train x.csv --set a\n",
+        "  gru: not probed: no time\n  textcnn: ",
+        "\n    yunmo train x.csv --set a\n",
         "17 s on 2 cores, 1.2 processes at work",
     ):
         assert text in out
@@ -71,11 +72,25 @@ def test_advice_is_a_table_a_reason_and_a_line_to_type(capsys: pytest.CaptureFix
     assert "--set 'inputs=" not in out
 
 
+def test_numbers_stay_whole_on_a_narrow_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("yunmo.cli.output.WIDE", 80)
+    _show(advice())
+    row = next(line for line in capsys.readouterr().out.splitlines() if "1.0 GB" in line)
+    assert row.split() == ["bag", "10", "25", "s", "1:28", "1.0", "GB", "74.0", "to", "89.0", "%"]
+
+
 def test_regression_is_shown_by_its_explained_variance(capsys: pytest.CaptureFixture[str]) -> None:
     _show(advice(metric="r2", task="number"))
     out = capsys.readouterr().out
     assert "R² expected" in out
     assert "0.740 to 0.890" in out
+
+
+def test_numbers_of_rows_that_were_not_all_read_are_about_right(capsys: pytest.CaptureFixture[str]) -> None:
+    _show(advice(read=0.1))
+    assert "about 8,000 rows to learn from" in capsys.readouterr().out
 
 
 def test_asking_imports_no_torch() -> None:

@@ -21,6 +21,7 @@ def around(**changes: Any) -> Surroundings:
             "base": 250 * MB,
             "starting": 2.0,
             "reading": 1.0,
+            "prepared_bytes": 50 * MB,
             "encoding": 3.0,
             "linear": 4.0,
             "linear_bytes": 100 * MB,
@@ -76,6 +77,8 @@ def test_a_longer_training_tells_of_slower_steps() -> None:
 def test_memory_is_that_of_steps_rows_linear_model_and_packing() -> None:
     found = estimate(BLANK, cost(), [], around())
     assert found.memory == (250 + 120 + 100) * MB + 2 * 6000 * 1000 + (80 << 20)
+    large = estimate(BLANK, cost(), [], around(prepared_bytes=900 * MB))
+    assert large.memory == (250 + 900 + 100) * MB + (80 << 20)
     unknown = estimate(BLANK, cost(), [], around(linear_bytes=None))
     assert unknown.memory is not None
     assert unknown.memory > found.memory

@@ -8,7 +8,8 @@ from yunmo.core.recipe import recipe_from
 from yunmo.data.prepare import prepare
 from yunmo.data.prepared import Prepared
 from yunmo.training.findings import Cost, Finding, Learned
-from yunmo.training.probe import Memory, divided, probe
+from yunmo.training.memory import Memory
+from yunmo.training.probe import divided, probe
 from yunmo.training.probe_linear import probe_linear
 from yunmo.training.sampled import Subset, Whole
 

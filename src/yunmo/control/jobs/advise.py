@@ -26,7 +26,7 @@ from yunmo.control.jobs.forked import Forked, Say
 from yunmo.control.jobs.order import carry_out
 from yunmo.core.advice import Advice, Candidate, Yardstick
 from yunmo.core.encoders import BagEncoder
-from yunmo.core.errors import DeadlineExceeded, InternalError, YunmoError
+from yunmo.core.errors import DataError, DeadlineExceeded, InternalError, YunmoError
 from yunmo.core.fields import CategoryOutput, TextField
 from yunmo.core.recipe import Recipe, TrainSpec, recipe_from
 from yunmo.core.schema import Spec
@@ -39,10 +39,10 @@ if TYPE_CHECKING:
 
 _LATE = 3
 """Seconds after its time when this process ends whatever it does: whoever started it may be gone."""
-_ENDING = 0.7
+_ENDING = 1.0
 """Seconds kept for putting the answer together and showing it."""
 _LINEAR_SHARE, _LINEAR_SECONDS = 0.25, 4.0
-_FIRST_SHARE = 0.45
+_FIRST_SHARE = 0.55
 """Share of the time that is left for the network that training takes by itself."""
 _LEAST = 1.0
 """Seconds without which no probe is begun."""
@@ -71,13 +71,21 @@ class _Ready(Spec, frozen=True):
     """What preparing a sample told."""
 
     whole: dict[str, int]
+    """Rows of each split."""
     reading: float
+    """Seconds of reading all of them."""
     encoding: float
+    """Seconds of encoding the sample."""
+    grown: int
+    """Bytes that reading all takes."""
+    read: float
+    """Share of the training rows that were read."""
 
 
 def main() -> None:
-    """Carry out the order on stdin."""
+    """Carry out the order on stdin; then end at once, since taking down torch in order takes a while."""
     carry_out(Order, work)
+    os._exit(0)
 
 
 def work(order: Order) -> dict[str, Any]:
@@ -165,6 +173,7 @@ class Advising:
             output=output.name,
             metric="accuracy" if around.share else "r2",
             rows=ready.whole,
+            read=ready.read,
             sampled=data.rows,
             decisions=data.decisions,
             candidates=tuple(candidates),
@@ -233,6 +242,7 @@ class Advising:
             base=psutil.Process().memory_info().rss,
             starting=starting,
             reading=ready.reading,
+            prepared_bytes=ready.grown,
             encoding=ready.encoding,
             linear=linear_seconds(linear.probes, ready.whole["train"]),
             linear_bytes=linear.grown,
@@ -324,24 +334,41 @@ def _prepare(order: Order, recipe: Recipe, folder: Path, say: Say) -> None:
     from yunmo.data.prepare import prepare
     from yunmo.data.sample import Sample
     from yunmo.data.sources.pack import pack
+    from yunmo.data.sources.thin import thin
+    from yunmo.training.memory import Memory
 
-    began = time.monotonic()
-    packed = folder.with_name(f"{folder.name}-files")
+    memory = Memory()
     splits: dict[str, Path] = {}
+    ratios: dict[str, float] = {}
     for split, path in order.splits.items():
-        place = packed / split
+        place = folder.with_name(f"{folder.name}-files") / split
         place.mkdir(parents=True)
-        splits[split] = pack(Path(path), place)
+        thinned = thin(Path(path), place, seed=recipe.train.seed)
+        splits[split], ratios[split] = pack(thinned.path, place), thinned.ratio
     sample = Sample(seed=recipe.train.seed)
-    limits = Limits(pixels=order.max_pixels)
-    prepare(recipe, splits, folder, target=order.target, limits=limits, sample=sample)
-    reading, encoding = sample.drawn_at - began, time.monotonic() - sample.drawn_at
-    say(_Ready(whole=sample.whole, reading=reading, encoding=encoding))
+    began = time.monotonic()
+    try:
+        prepare(recipe, splits, folder, target=order.target, limits=Limits(pixels=order.max_pixels), sample=sample)
+    except DataError as error:
+        if max(ratios.values()) == 1:
+            raise
+        where = f"{error.where} (as counted in a share of the rows)" if error.where else None
+        raise type(error)(error.message, where=where, remedy=error.remedy) from None
+    largest = max(ratios.values())
+    say(
+        _Ready(
+            whole={split: round(rows * ratios.get(split, ratios["train"])) for split, rows in sample.whole.items()},
+            reading=(sample.drawn_at - began) * largest,
+            encoding=time.monotonic() - sample.drawn_at,
+            grown=round(memory.grown() * largest),
+            read=1 / ratios["train"],
+        )
+    )
 
 
 def _try_linear(data: Prepared, seconds: float, say: Say) -> None:
     """Try the linear model: the work of a fork."""
-    from yunmo.training.probe import Memory
+    from yunmo.training.memory import Memory
 
     memory = Memory()  # before scikit-learn is imported, which training does, too
     from yunmo.training.probe_linear import probe_linear

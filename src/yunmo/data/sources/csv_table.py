@@ -71,7 +71,7 @@ class CsvSource(TableSource):
         except UnicodeDecodeError:
             raise self.not_utf8() from None
         text.seek(0)
-        reader = csv.reader(self.bounded(text), delimiter=_delimiter(sample), strict=True)
+        reader = csv.reader(self.bounded(text), delimiter=delimiter_of(sample), strict=True)
         line = 1
         while True:
             try:
@@ -101,7 +101,7 @@ def _chain(head: list[tuple[int, list[str]]], rows: Iterator[tuple[int, list[str
     yield from rows
 
 
-def _delimiter(sample: str) -> str:
+def delimiter_of(sample: str) -> str:
     """Return the delimiter that the first line has most of, outside of quotes."""
     line = next((line for line in sample.splitlines() if line.strip()), "")
     bare = "".join(part for index, part in enumerate(line.split('"')) if index % 2 == 0)
