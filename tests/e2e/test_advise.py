@@ -4,7 +4,6 @@ import csv
 import random
 import shlex
 import signal
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,8 @@ MODULE = "yunmo.control.jobs.advise"
 
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
-    return Home(tmp_path / "home")
+    (tmp_path / "scratch").mkdir()
+    return Home(tmp_path / "home", {"TMPDIR": str(tmp_path / "scratch")})
 
 
 @pytest.fixture(scope="module")
@@ -41,16 +41,21 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def running() -> list[psutil.Process]:
-    return [each for each in psutil.process_iter(["cmdline"]) if MODULE in (each.info["cmdline"] or ())]
+def running(home: Home) -> list[psutil.Process]:
+    """Return the processes of advice that were started for a workspace."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "environ"]):
+        known, command = process.info["environ"] or {}, process.info["cmdline"] or ()
+        if MODULE in command and known.get("YUNMO_HOME") == str(home.path):
+            found.append(process)
+    return found
 
 
-def scratch() -> set[Path]:
-    return set(Path(tempfile.gettempdir()).glob("yunmo-advise-*"))
+def left_over(home: Home) -> list[Path]:
+    return list((home.path.parent / "scratch").iterdir())
 
 
 def test_advice_names_networks_with_what_they_cost_and_reach(home: Home, table: Path) -> None:
-    before = scratch()
     answer = home.ok("advise", table, "--target", "churned", "--budget", "2m", "--json")
     advice = msgspec.convert(answer.json, Advice)
     assert (advice.task, advice.output, advice.metric) == ("category", "churned", "accuracy")
@@ -73,8 +78,8 @@ def test_advice_names_networks_with_what_they_cost_and_reach(home: Home, table: 
             assert each.note
     # Nothing is left: neither in the workspace nor beside it.
     assert not home.path.exists()
-    assert scratch() <= before
-    assert running() == []
+    assert left_over(home) == []
+    assert running(home) == []
 
 
 def test_people_get_a_table_also_for_numbers_and_while_a_workspace_is_held(home: Home, table: Path) -> None:
@@ -103,24 +108,22 @@ def refusals(folder: Path, table: Path) -> dict[str, tuple[list[Any], str]]:
 
 
 def test_what_training_refuses_is_refused_in_the_same_words(home: Home, table: Path, tmp_path: Path) -> None:
-    before = scratch()
     for name, (arguments, words) in refusals(tmp_path, table).items():
         assert words in home.refused("advise", *arguments), name
-    assert scratch() <= before
+    assert left_over(home) == []
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_leaves_no_process_and_no_file(home: Home, table: Path, ending: signal.Signals) -> None:
-    before = scratch()
     with home.started("advise", table, "--target", "churned") as process:
         until = time.monotonic() + 60
-        while not running() and time.monotonic() < until:
+        while not running(home) and time.monotonic() < until:
             time.sleep(0.05)
-        started = running()
+        started = running(home)
         assert started
         time.sleep(1.0)
         psutil.Process(process.pid).send_signal(ending)
         assert psutil.Process(process.pid).wait(timeout=30) in (130, None)
     psutil.wait_procs(started, timeout=30)
-    assert running() == []
-    assert scratch() <= before
+    assert running(home) == []
+    assert left_over(home) == []

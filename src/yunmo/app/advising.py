@@ -80,7 +80,8 @@ def _answer(order: dict[str, Any], cores: int, scratch: Path) -> dict[str, Any]:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
-            env=training_environment(cores),
+            # Whatever libraries write for themselves goes where it is removed.
+            env=training_environment(cores) | {"TMPDIR": str(scratch)},
             # In a group of its own, which is ended as a whole: it forks.
             start_new_session=True,
         )

@@ -35,6 +35,8 @@ _SHARE, _FEWEST_STEPS = 0.2, 2
 _FEWEST_EPOCHS = 3
 """Epochs that a short training has, if it may have so many: one pass says little of what several reach."""
 FEWEST_ROWS = 64
+_MORE, _OVERHEAD = 1.5, 1.3
+"""How many times more rows are worth another training, and how much longer one takes than its steps."""
 LATER = 4
 """How many times more rows the second short training sees."""
 
@@ -66,7 +68,7 @@ def probe(
         folder: for a checkpoint.
         cores: processor cores that training may use.
         seconds: that this may take, about.
-        tell: gets a `Cost`, a better one, then each `Learned`.
+        tell: gets a `Cost`, later a better one, and each `Learned`.
 
     Raises:
         RecipeError: the network does not fit the data.
@@ -99,11 +101,13 @@ def probe(
             tell(cost)
             return cost, found
 
-        # At once, since the rest may take longer than there is time.
-        told(VALIDATION_COST * step / batch_of(resolved, trainer.rows), 0.0)
-        cost, resolved = told(*_end_of_epoch(trainer))
+        # What takes least comes first, since the rest may take longer than there is time.
+        cost, planned = told(VALIDATION_COST * step / batch_of(resolved, trainer.rows), 0.0)
+        learning = _Learning(data, planned, cost, ends, memory, tell)
+        learning.begin()
+        told(*_end_of_epoch(trainer))
         del trial, trainer
-        _learn(data, resolved, cost, ends, memory, tell)
+        learning.go_on()
 
 
 class _Trial:
@@ -207,24 +211,48 @@ def _end_of_epoch(trainer: Trainer) -> tuple[float, float]:
     return judge / max(1, trainer.validation[0].count), max(0.0, keep - judge)
 
 
-def _learn(data: TrainingData, recipe: Recipe, cost: Cost, ends: float, memory: Memory, tell: Tell) -> None:
-    """Train on a few rows, then on as many as there is time for; with time left, once more on more."""
-    epochs = recipe.train.epochs or 1
-    pace = cost.step / batch_of(recipe, data.rows["train"])
-    seen = 0.0
-    while (left := ends - time.monotonic()) > 0:
-        most = left / pace / 1.3
-        wanted = most / (2 * LATER) if not seen else most
-        rows, passes = divided(wanted, data.rows["train"], epochs)
-        if rows < FEWEST_ROWS and not seen:
-            rows, passes = divided(most, data.rows["train"], epochs)
-        if rows < FEWEST_ROWS or rows * passes <= 1.5 * seen:
-            return
+class _Learning:
+    """Short trainings on more and more rows.
+
+    Args:
+        data: the sample.
+        recipe: resolved.
+        cost: of the network.
+        ends: when there is no more time, as `time.monotonic` counts.
+        memory: what it is counted from.
+        tell: gets each `Learned`.
+    """
+
+    def __init__(self, data: TrainingData, recipe: Recipe, cost: Cost, ends: float, memory: Memory, tell: Tell) -> None:
+        self._data, self._recipe, self._ends, self._memory, self._tell = data, recipe, ends, memory, tell
+        self._pace = cost.step / batch_of(recipe, data.rows["train"])
+        self._seen = 0
+
+    def begin(self) -> None:
+        """Train on a few rows, for an eighth of the time that is left; on as many as there is time for if need be."""
+        most = self._affordable()
+        for wanted in (most / (2 * LATER), most):
+            if self._train(wanted):
+                return
+
+    def go_on(self) -> None:
+        """Train on as many rows as there is time for; with time left, once more on more."""
+        while self._train(self._affordable()):
+            pass
+
+    def _affordable(self) -> float:
+        return max(0.0, self._ends - time.monotonic()) / self._pace / _OVERHEAD
+
+    def _train(self, wanted: float) -> bool:
+        """Train so that so many rows are seen, unless these are hardly more than before; say whether it was done."""
+        rows, passes = divided(wanted, self._data.rows["train"], self._recipe.train.epochs or 1)
+        if rows < FEWEST_ROWS or rows * passes <= _MORE * self._seen:
+            return False
         began = time.perf_counter()
-        learned = _short(Subset(data, recipe, rows), recipe, passes, memory)
-        spent = time.perf_counter() - began
-        tell(learned)
-        seen, pace = rows * passes, max(spent / (rows * passes), pace / 4)
+        self._tell(_short(Subset(self._data, self._recipe, rows), self._recipe, passes, self._memory))
+        self._seen = rows * passes
+        self._pace = max((time.perf_counter() - began) / self._seen, self._pace / LATER)
+        return True
 
 
 def divided(seen: float, rows: int, epochs: int) -> tuple[int, int]:

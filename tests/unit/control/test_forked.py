@@ -62,6 +62,24 @@ def test_errors_come_over_whole_and_defects_as_such() -> None:
         Forked(defect).wait(later())
 
 
+def test_a_look_finds_errors_early_and_ends_nothing() -> None:
+    def wrong(_: Say) -> None:
+        raise DataError("no rows")
+
+    def slow(say: Say) -> None:
+        time.sleep(0.2)
+        say(1)
+
+    with pytest.raises(DataError):
+        Forked(wrong).look(30.0)
+    fork = Forked(slow)
+    fork.look(0.0)
+    assert fork.told == []
+    fork.look(30.0)
+    assert fork.wait(later()) == [1]
+    assert fork.status == 0
+
+
 def test_one_that_is_killed_says_by_what() -> None:
     def work(_: Say) -> None:
         os.kill(os.getpid(), signal.SIGKILL)

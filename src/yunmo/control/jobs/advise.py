@@ -41,6 +41,8 @@ _LATE = 3
 """Seconds after its time when this process ends whatever it does: whoever started it may be gone."""
 _ENDING = 1.0
 """Seconds kept for putting the answer together and showing it."""
+_EARLY = 0.3
+"""Seconds in which most mistakes in small data are found; only then torch is imported, which takes longer."""
 _LINEAR_SHARE, _LINEAR_SECONDS = 0.25, 4.0
 _FIRST_SHARE = 0.55
 """Share of the time that is left for the network that training takes by itself."""
@@ -145,8 +147,12 @@ class Advising:
             RecipeError: a recipe that does not fit it.
             DeadlineExceeded: reading it takes longer than the advice may.
         """
+        # In this process, so that the fork has it, and the next one, too.
+        import yunmo.data.prepare  # noqa: F401
+
         preparing = self._prepare(self._asked, "first")
         try:
+            preparing.look(_EARLY)
             starting = self._import()
         except BaseException:
             preparing.kill()

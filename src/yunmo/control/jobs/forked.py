@@ -60,20 +60,40 @@ class Forked:
             YunmoError: what it raised.
         """
         try:
-            while True:
-                last = until if self.told or patience is None else max(until, patience)
-                if (left := last - time.monotonic()) <= 0 or not select.select([self._reader], [], [], left)[0]:
-                    break
-                portion = os.read(self._reader, _PORTION)
-                if not portion:
-                    self.status = os.waitstatus_to_exitcode(self._reap())
-                    break
-                self._take(portion)
+            while self._read(until if self.told or patience is None else max(until, patience)):
+                pass
         finally:
             self.kill()
-        if self._problem is not None:
-            raise from_problem(self._problem)
+        self._raise()
         return self.told
+
+    def look(self, seconds: float) -> None:
+        """Wait a while for the first that it tells.
+
+        Raises:
+            YunmoError: what it raised.
+        """
+        until = time.monotonic() + seconds
+        while not self.told and self._read(until):
+            pass
+        self._raise()
+
+    def _read(self, until: float) -> bool:
+        """Take what comes next; say whether more may come in time."""
+        left = until - time.monotonic()
+        if not self._pid or left <= 0 or not select.select([self._reader], [], [], left)[0]:
+            return False
+        portion = os.read(self._reader, _PORTION)
+        if not portion:
+            self.status = os.waitstatus_to_exitcode(self._reap())
+            return False
+        self._take(portion)
+        return True
+
+    def _raise(self) -> None:
+        if self._problem is not None:
+            self.kill()
+            raise from_problem(self._problem)
 
     def kill(self) -> None:
         """End it, if it has not ended."""
