@@ -11,7 +11,7 @@ import msgspec
 from yunmo.core.advice import Candidate, Range, Seconds, ShortTraining
 from yunmo.core.recipe import recipe_from
 from yunmo.training.budget import LINEAR_SECONDS
-from yunmo.training.extrapolate import Point, extrapolate, seen
+from yunmo.training.extrapolate import Point, extrapolate
 from yunmo.training.findings import Cost, Learned
 
 _PACKING, _PACKING_BYTES = 3.0, 80 << 20
@@ -56,12 +56,13 @@ class Surroundings:
     """Whether errors are shares of rows; else of the variance."""
 
 
-def metric_range(probes: Sequence[Learned], whole: float, around: Surroundings) -> Range | None:
-    """Return where the metric is expected after a training that has seen so much; None: nothing was measured."""
+def metric_range(probes: Sequence[Learned], epochs: int, around: Surroundings) -> Range | None:
+    """Return where the metric is expected after a training of so many epochs; None: nothing was measured."""
     if not probes:
         return None
-    points = [Point(seen(probe.rows, probe.epochs), probe.error, probe.judged) for probe in probes]
-    found = extrapolate(points, seen=whole, judged=around.whole["test"], share=around.share)
+    points = [Point(probe.rows, probe.epochs, probe.error, probe.judged) for probe in probes]
+    rows, judged = around.whole["train"], around.whole["test"]
+    found = extrapolate(points, rows=rows, epochs=epochs, judged=judged, share=around.share)
     return Range(low=1 - found.high, middle=1 - found.middle, high=1 - found.low)
 
 
@@ -106,7 +107,7 @@ def estimate(candidate: Candidate, cost: Cost | None, probes: Sequence[Learned],
         parameters=cost.parameters,
         seconds=Seconds(epochs=stepping, run=stepping + ending + _around(cost, around)),
         memory=_memory(cost, around),
-        metric=metric_range(probes, seen(rows, epochs), around),
+        metric=metric_range(probes, epochs, around),
         probes=short(probes),
         note=candidate.note if probes else "no time for a short training",
     )

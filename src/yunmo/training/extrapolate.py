@@ -25,8 +25,10 @@ _LOSS_SPREAD = 2.0
 class Point:
     """A short training."""
 
-    seen: float
-    """As `seen` gives it."""
+    rows: int
+    """Different rows that it learned from."""
+    epochs: int
+    """Passes over them."""
     error: float
     """Share of rows it got wrong, or share of the variance it left unexplained."""
     judged: int
@@ -42,28 +44,23 @@ class Expected:
     high: float
 
 
-def seen(rows: int, epochs: int) -> float:
-    """Return how much a training has seen: another pass over the same rows tells less than other rows would.
-
-    Args:
-        rows: different ones.
-        epochs: passes over them.
-    """
-    return rows * math.sqrt(epochs)
-
-
-def extrapolate(points: Sequence[Point], *, seen: float, judged: int, share: bool) -> Expected:
+def extrapolate(points: Sequence[Point], *, rows: int, epochs: int, judged: int, share: bool) -> Expected:
     """Return the range in which the error after the whole training is expected.
+
+    What another pass over the same rows is worth differs from task to task: as much as other rows for the good end of
+    the range, else the square root of it.
 
     Args:
         points: at least one, from small to large.
-        seen: by the whole training, as `seen` gives it.
+        rows: that the whole training learns from.
+        epochs: that it has.
         judged: rows that its error will be found on, which blurs it once more.
         share: whether errors are shares of rows; else of the variance.
     """
     last = points[-1]
     error = _smooth(last, share)
-    growth = max(1.0, seen / last.seen)
+    growth = max(1.0, rows / last.rows * math.sqrt(epochs / last.epochs))
+    most = max(1.0, rows / last.rows * (epochs / last.epochs))
     power, spread = _slope(points, share)
     slow = max(0.0, power - Z * spread) / 2
     fast = min(STEEPEST, max(power + Z * spread, STEEP))
@@ -71,21 +68,22 @@ def extrapolate(points: Sequence[Point], *, seen: float, judged: int, share: boo
     measured = (power * trust[0] + USUAL * trust[1]) / sum(trust)
     # Early slopes are steeper than late ones.
     likely = min(fast, max(slow, (slow + measured) / 2))
-    low, middle, high = (error * growth**-steepness for steepness in (fast, likely, slow))
-    most = 1.0 if share else math.inf
+    low, middle, high = error * most**-fast, error * growth**-likely, error * growth**-slow
+    highest = 1.0 if share else math.inf
     return Expected(
         low=low * math.exp(-Z * _blur(low, last.judged, judged, share)),
-        middle=min(most, middle),
-        high=min(most, high * math.exp(Z * _blur(high, last.judged, judged, share))),
+        middle=min(highest, middle),
+        high=min(highest, high * math.exp(Z * _blur(high, last.judged, judged, share))),
     )
 
 
 def _slope(points: Sequence[Point], share: bool) -> tuple[float, float]:
     """Return the power between the first and the last point, and its deviation."""
     first, last = points[0], points[-1]
-    if len(points) < 2 or last.seen <= first.seen:
+    growth = last.rows / first.rows * math.sqrt(last.epochs / first.epochs)
+    if len(points) < 2 or growth <= 1:
         return USUAL, USUAL_SPREAD
-    reach = math.log(last.seen / first.seen)
+    reach = math.log(growth)
     errors = _smooth(first, share), _smooth(last, share)
     blur = math.hypot(_deviation(errors[0], first.judged, share), _deviation(errors[1], last.judged, share))
     return math.log(errors[0] / errors[1]) / reach, max(blur / reach, 1e-3)

@@ -1,24 +1,22 @@
-import math
-
 import pytest
 
-from yunmo.training.extrapolate import Point, extrapolate, seen
+from yunmo.training.extrapolate import Point, extrapolate
 
 
-def law(rows: float, error: float = 0.4, power: float = 0.2, judged: int = 100_000) -> Point:
+def law(rows: int, error: float = 0.4, power: float = 0.2, judged: int = 100_000) -> Point:
     """A point of a curve that falls as a power, from an error at 1,000 rows."""
-    return Point(rows, error * (rows / 1000) ** -power, judged)
+    return Point(rows, 1, error * (rows / 1000) ** -power, judged)
 
 
 def test_a_power_law_goes_on_within_the_range() -> None:
     for power in (0.0, 0.1, 0.2, 0.35):
         points = [law(1000, power=power), law(4000, power=power)]
-        found = extrapolate(points, seen=64_000, judged=100_000, share=True)
+        found = extrapolate(points, rows=64_000, epochs=1, judged=100_000, share=True)
         assert found.low <= law(64_000, power=power).error <= found.high
 
 
 def test_a_whole_training_is_repeated_but_for_chance() -> None:
-    found = extrapolate([law(1000), law(4000)], seen=4000, judged=100_000, share=True)
+    found = extrapolate([law(1000), law(4000)], rows=4000, epochs=1, judged=100_000, share=True)
     error = law(4000).error
     assert found.low < error < found.high
     assert found.high - found.low < 0.02
@@ -26,9 +24,9 @@ def test_a_whole_training_is_repeated_but_for_chance() -> None:
 
 
 def test_fewer_rows_to_judge_on_and_farther_ends_are_less_certain() -> None:
-    def width(judged: int, rows: float) -> float:
+    def width(judged: int, rows: int) -> float:
         points = [law(1000, judged=judged), law(4000, judged=judged)]
-        found = extrapolate(points, seen=rows, judged=judged, share=True)
+        found = extrapolate(points, rows=rows, epochs=1, judged=judged, share=True)
         return found.high - found.low
 
     assert width(200, 8000) > width(2000, 8000) > width(20_000, 8000)
@@ -36,22 +34,28 @@ def test_fewer_rows_to_judge_on_and_farther_ends_are_less_certain() -> None:
 
 
 def test_the_bad_end_is_never_better_than_what_was_measured_without_a_slope() -> None:
-    found = extrapolate([Point(1000, 0.3, 500), Point(4000, 0.3, 500)], seen=400_000, judged=500, share=True)
+    found = extrapolate(
+        [Point(1000, 1, 0.3, 500), Point(4000, 1, 0.3, 500)], rows=400_000, epochs=1, judged=500, share=True
+    )
     assert found.high >= 0.3
     assert found.low < 0.1
 
 
 def test_an_error_of_nothing_is_not_believed_and_none_is_above_everything() -> None:
-    found = extrapolate([Point(1000, 0.0, 100)], seen=1000, judged=100, share=True)
+    found = extrapolate([Point(1000, 1, 0.0, 100)], rows=1000, epochs=1, judged=100, share=True)
     assert 0 < found.low < found.high < 0.1
-    assert extrapolate([Point(1000, 1.0, 20)], seen=1000, judged=20, share=True).high == 1.0
+    assert extrapolate([Point(1000, 1, 1.0, 20)], rows=1000, epochs=1, judged=20, share=True).high == 1.0
 
 
 def test_an_unexplained_variance_may_exceed_the_variance() -> None:
-    found = extrapolate([Point(100, 1.5, 200)], seen=100, judged=200, share=False)
+    found = extrapolate([Point(100, 1, 1.5, 200)], rows=100, epochs=1, judged=200, share=False)
     assert found.low < 1.5 < found.high
 
 
-def test_another_pass_tells_less_than_other_rows() -> None:
-    assert seen(1000, 1) < seen(1000, 4) < seen(4000, 1)
-    assert seen(1000, 4) == math.sqrt(4) * 1000
+def test_more_passes_help_less_than_more_rows_but_may_help_as_much() -> None:
+    points = [law(1000), law(4000)]
+    rows = extrapolate(points, rows=16_000, epochs=1, judged=100_000, share=True)
+    passes = extrapolate(points, rows=4000, epochs=4, judged=100_000, share=True)
+    assert rows.middle < passes.middle
+    assert rows.high < passes.high
+    assert rows.low == passes.low

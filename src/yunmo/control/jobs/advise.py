@@ -261,7 +261,7 @@ class Advising:
         return Yardstick(
             name="logistic regression" if around.share else "ridge regression",
             seconds=around.linear,
-            metric=metric_range(linear.probes, around.whole["train"], around),
+            metric=metric_range(linear.probes, 1, around),
             probes=short(linear.probes),
             note=linear.note,
         )
