@@ -41,6 +41,12 @@ def test_the_bad_end_is_never_better_than_what_was_measured_without_a_slope() ->
     assert found.low < 0.1
 
 
+def test_a_single_point_says_little_of_how_fast_errors_fall() -> None:
+    one, two = ([law(4000)], [law(1000), law(4000)])
+    ranges = [extrapolate(each, rows=64_000, epochs=1, judged=100_000, share=True) for each in (one, two)]
+    assert ranges[0].low < ranges[1].low < ranges[1].high < ranges[0].high
+
+
 def test_an_error_of_nothing_is_not_believed_and_none_is_above_everything() -> None:
     found = extrapolate([Point(1000, 1, 0.0, 100)], rows=1000, epochs=1, judged=100, share=True)
     assert 0 < found.low < found.high < 0.1
