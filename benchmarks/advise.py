@@ -174,7 +174,8 @@ def lines(name: str, found: dict[str, Any]) -> Iterator[str]:
 
 
 def _both(expected: float, real: float, unit: str) -> str:
-    return f"{expected:.3g} / {real:.3g} {unit} ({max(expected / real, real / expected):.2f}x)"
+    shown = [f"{value:.0f}" if value >= 100 else f"{value:.3g}" for value in (expected, real)]
+    return f"{shown[0]} / {shown[1]} {unit} ({max(expected / real, real / expected):.2f}x)"
 
 
 def _inside(expected: dict[str, float] | None, real: float) -> str:
