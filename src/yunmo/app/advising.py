@@ -19,6 +19,7 @@ import psutil
 from yunmo.control.jobs.process import training_environment
 from yunmo.core.advice import Advice
 from yunmo.core.errors import DeadlineExceeded, InternalError, InvalidInput, from_problem
+from yunmo.core.fields import TextField
 from yunmo.core.recipe import recipe_from
 from yunmo.core.settings import Settings
 
@@ -63,6 +64,11 @@ def advise(
             "recipe": recipe,
             "target": target,
             "splits": {split: str(folder / path) for split, path in paths.items()},
+            "embeddings": {
+                field.name: str(folder / field.embeddings.file)
+                for field in checked.inputs or ()
+                if isinstance(field, TextField) and field.embeddings is not None
+            },
             "command": list(command),
             "folder": scratch,
             "seconds": max(1.0, SECONDS - _SHOWING - (time.time() - psutil.Process().create_time())),

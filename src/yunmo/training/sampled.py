@@ -49,6 +49,10 @@ class View:
         """Return the encoded outputs of a split."""
         return {name: values[: self._held[split]] for name, values in self._data.outputs(split).items()}
 
+    def embeddings(self) -> Mapping[str, tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """Return the vectors that texts begin with."""
+        return self._data.embeddings()
+
     def texts(self, split: str) -> Mapping[str, Texts]:
         """Return the texts of a split as they came."""
         return {name: _First(texts, self.rows[split]) for name, texts in self._data.texts(split).items()}

@@ -59,6 +59,8 @@ class Order(Spec, frozen=True):
     target: str | None
     splits: dict[str, str]
     """Path of each split's file or folder."""
+    embeddings: dict[str, str]
+    """Path of the file of vectors of each text that has one."""
     command: tuple[str, ...]
     """The command line that would train, to which settings are added."""
     folder: str
@@ -354,7 +356,15 @@ def _prepare(order: Order, recipe: Recipe, folder: Path, say: Say) -> None:
     sample = Sample(seed=recipe.train.seed)
     began = time.monotonic()
     try:
-        prepare(recipe, splits, folder, target=order.target, limits=Limits(pixels=order.max_pixels), sample=sample)
+        prepare(
+            recipe,
+            splits,
+            folder,
+            target=order.target,
+            limits=Limits(pixels=order.max_pixels),
+            embeddings={name: Path(path) for name, path in order.embeddings.items()},
+            sample=sample,
+        )
     except DataError as error:
         if max(ratios.values()) == 1:
             raise
