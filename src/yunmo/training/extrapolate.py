@@ -62,12 +62,12 @@ def extrapolate(points: Sequence[Point], *, rows: int, epochs: int, judged: int,
     growth = max(1.0, rows / last.rows * math.sqrt(epochs / last.epochs))
     most = max(1.0, rows / last.rows * (epochs / last.epochs))
     power, spread = _slope(points, share)
-    slow = max(0.0, power - Z * spread) / 2
+    # Between very few rows and a few, errors fall much faster than later.
+    slow = max(0.0, power - Z * spread) / 4
     # Of a single point, it is not known whether the network had begun to learn at all.
     fast = min(STEEPEST, max(power + Z * spread, STEEP)) if len(points) > 1 else STEEPEST
     trust = (1 / spread**2, 1 / USUAL_SPREAD**2)
     measured = (power * trust[0] + USUAL * trust[1]) / sum(trust)
-    # Early slopes are steeper than late ones.
     likely = min(fast, max(slow, (slow + measured) / 2))
     low, middle, high = error * most**-fast, error * growth**-likely, error * growth**-slow
     highest = 1.0 if share else math.inf
