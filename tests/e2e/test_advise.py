@@ -96,10 +96,17 @@ def refusals(folder: Path, table: Path) -> dict[str, tuple[list[Any], str]]:
     one.write_text("a,label\n" + "".join(f"{row % 5},yes\n" for row in range(50)))
     recipe, misspelt = folder / "recipe.yaml", folder / "misspelt.yaml"
     recipe.write_text("data: {dataset: pets}\n")
+    tuned = folder / "tuned.yaml"
+    tuned.write_text(
+        f"data: {{train: {table}}}\n"
+        "inputs: [{name: city, type: text, encoder: {type: pretrained, folder: minilm}}]\n"
+        "outputs: [{name: churned, type: category}]\n"
+    )
     misspelt.write_text(f"data: {{train: {table}}}\ntrain: {{epoch: 3}}\n")
     return {
         "no such file": ([folder / "none.csv"], "no such file or folder"),
         "a dataset": ([recipe], "advice needs the files themselves"),
+        "a pretrained encoder": ([tuned], "a pretrained encoder is not tried"),
         "misspelt key": ([misspelt], "unknown key 'epoch'"),
         "unknown target": ([table, "--target", "chrned"], "Did you mean 'churned'?"),
         "one class": ([one], "have one label, 'yes'"),

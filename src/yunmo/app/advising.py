@@ -20,7 +20,7 @@ from yunmo.control.jobs.process import training_environment
 from yunmo.core.advice import Advice
 from yunmo.core.errors import DeadlineExceeded, InternalError, InvalidInput, from_problem
 from yunmo.core.fields import TextField
-from yunmo.core.recipe import recipe_from
+from yunmo.core.recipe import pretrained_encoders, recipe_from
 from yunmo.core.settings import Settings
 
 SECONDS = 20.0
@@ -46,7 +46,7 @@ def advise(
         settings: of this installation: cores, and how large pictures may be.
 
     Raises:
-        InvalidInput: the recipe names a dataset of a workspace instead of files.
+        InvalidInput: the recipe names a dataset of a workspace instead of files, or a pretrained encoder.
         RecipeError: a key or value that does not fit.
         DataError: data that no model can be trained on.
         MissingExtra: what training needs is not installed.
@@ -56,6 +56,12 @@ def advise(
     if checked.data.train is None:
         raise InvalidInput(
             "advice needs the files themselves", where="recipe, data", remedy="Write data: {train: FILE}"
+        )
+    for index, _ in pretrained_encoders(checked):
+        raise InvalidInput(
+            "a pretrained encoder is not tried: one step of it may take seconds",
+            where=f"recipe, inputs[{index}].encoder",
+            remedy="Leave the encoder out to see what a network from scratch would reach",
         )
     paths = {split: path for split in _SPLITS if (path := getattr(checked.data, split))}
     cores = checked.train.threads or settings.threads or len(os.sched_getaffinity(0))

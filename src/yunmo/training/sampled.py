@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from yunmo.core.events import Decision
 from yunmo.core.fields import FieldStatistics, InputField, TextField
 from yunmo.core.recipe import Recipe
+from yunmo.core.tokenizers import PretrainedTokenizer
 from yunmo.training.data import Texts, TrainingData
 
 JUDGED = 128
@@ -52,6 +54,11 @@ class View:
     def embeddings(self) -> Mapping[str, tuple[NDArray[np.int64], NDArray[np.float32]]]:
         """Return the vectors that texts begin with."""
         return self._data.embeddings()
+
+    @property
+    def pretrained(self) -> Mapping[str, Path]:
+        """The files that pretrained encoders begin with: none, since they are not tried."""
+        return self._data.pretrained
 
     def texts(self, split: str) -> Mapping[str, Texts]:
         """Return the texts of a split as they came."""
@@ -137,7 +144,11 @@ def grown(data: TrainingData, field: TextField, rows: int) -> FieldStatistics:
     learned = data.statistics[field.name]
     tokens = np.asarray(data.inputs("train")[field.name])
     known = len(learned.buckets) or len(learned.pieces)
-    most = field.tokenizer.vocabulary if field.tokenizer else known
+    most = (
+        known
+        if field.tokenizer is None or isinstance(field.tokenizer, PretrainedTokenizer)
+        else field.tokenizer.vocabulary
+    )
     if rows <= len(tokens) or known < 2:
         return learned
     part = len(np.unique(tokens[: max(1, len(tokens) // 4)]))
