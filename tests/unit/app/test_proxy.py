@@ -174,7 +174,6 @@ def test_events_come_as_they_happen_and_end_at_shutdown(tmp_path: Path) -> None:
             writer.write(b"7\r\ndata:%d\n\r\n" % number)
             await writer.drain()
             await step.wait()
-            step.clear()
         await reader.read()
 
     async def work(proxy: ControlProxy) -> None:
