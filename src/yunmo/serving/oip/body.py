@@ -121,7 +121,9 @@ def read_request(body: bytes, length: int) -> InferRequest:
     if not isinstance(outputs, (simdjson.Array, type(None))):
         raise InvalidInput("'outputs' is a list", where=_BODY)
     binary = _Binary(body, length)
-    tensors = [_tensor(each, f"input {index}", binary) for index, each in enumerate(inputs)]
+    # Lists of a request whose data is flat: the inputs, of each its shape and data, and perhaps the outputs.
+    flat = body.count(b"[", 0, length) <= 1 + 2 * len(inputs) + (outputs is not None)
+    tensors = [_tensor(each, f"input {index}", binary, flat) for index, each in enumerate(inputs)]
     binary.end()
     identity = document.get("id")
     if not isinstance(identity, (str, type(None))):
@@ -219,7 +221,7 @@ def _output(value: Any, where: str) -> tuple[str, bool | None]:
     return _name(output, where), _boolean(parameters.get("binary_data"), "binary_data", where)
 
 
-def _tensor(value: Any, where: str, binary: _Binary) -> Tensor:
+def _tensor(value: Any, where: str, binary: _Binary, flat: bool) -> Tensor:
     given = _object(value, _INPUT, where)
     name = _name(given, where)
     where = f"input {name[:100]}"
@@ -236,7 +238,7 @@ def _tensor(value: Any, where: str, binary: _Binary) -> Tensor:
             return Tensor(name, datatype, from_raw(datatype, shape, binary.take(size, where)))
         if not isinstance(data, simdjson.Array):
             raise InvalidInput("'data' is a list", remedy="Or send it in binary, and its binary_data_size here")
-        return Tensor(name, datatype, _data(datatype, shape, data))
+        return Tensor(name, datatype, _data(datatype, shape, data, flat))
     except InvalidInput as error:
         raise InvalidInput(error.message, where=error.where or where, remedy=error.remedy) from None
 
@@ -248,7 +250,8 @@ def _shape(value: Any, where: str) -> list[int]:
     return shape
 
 
-def _data(datatype: str, shape: list[int], data: Any) -> Array:
+def _data(datatype: str, shape: list[int], data: Any, flat: bool) -> Array:
+    """Read numbers or texts; ``flat``: no list is known to be in the data."""
     codes = _CODES.get(held(datatype).kind)
     if codes is not None:
         try:
@@ -256,7 +259,8 @@ def _data(datatype: str, shape: list[int], data: Any) -> Array:
         except (TypeError, ValueError):
             pass  # null, or something that is no such number: the slow way says what
         else:
-            if len(numbers) == elements(shape) != len(data) and not _nested(data, shape):
+            lists = len(numbers) != len(data) or (not flat and any(isinstance(each, simdjson.Array) for each in data))
+            if lists and len(numbers) == elements(shape) and not (len(shape) > 1 and _nested(data, shape)):
                 raise InvalidInput(f"data is not nested as its shape {shape} is")
             return from_numbers(datatype, shape, numbers)
     return from_json(datatype, shape, data.as_list())

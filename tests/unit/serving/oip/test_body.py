@@ -49,6 +49,18 @@ def test_data_nested_in_another_way_is_refused(data: list[Any], datatype: str) -
         read({"inputs": [tensor(data=data, datatype=datatype)]})
 
 
+@pytest.mark.parametrize(("shape", "data"), [([1], [[3]]), ([2], [[1], [2]]), ([2], [1, [2]]), ([3], [[1, 2, 3]])])
+@pytest.mark.parametrize("datatype", ["FP32", "INT64"])
+def test_lists_in_one_dimension_are_refused(shape: list[int], data: list[Any], datatype: str) -> None:
+    with pytest.raises(InvalidInput, match="nested"):
+        read({"inputs": [tensor(shape=shape, data=data, datatype=datatype)]})
+
+
+def test_rows_of_one_are_nested() -> None:
+    (found,) = read({"inputs": [tensor(shape=[2, 1], data=[[1], [2]])]}).tensors
+    assert found.array.tolist() == [[1], [2]]
+
+
 @pytest.mark.parametrize(
     ("datatype", "data", "expected"),
     [
