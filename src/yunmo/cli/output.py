@@ -136,7 +136,9 @@ def number(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
-SHARES = frozenset({"accuracy", "precision", "recall", "f1", "f1_micro", "calibration_error"})
+SHARES = frozenset(
+    {"accuracy", "precision", "recall", "f1", "f1_micro", "calibration_error", "subset_accuracy", "hamming_loss"}
+)
 """Metrics that are read as percentages."""
 _THREE_DECIMALS = frozenset({"roc_auc", "log_loss", "r2"})
 

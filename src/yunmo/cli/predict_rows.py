@@ -52,13 +52,13 @@ def answer_to_file(client: Client, endpoint: str, path: Path, target: Path, *, q
 
     with _asked(client, endpoint, path) as asked, counted("Predicting", quiet) as progress:
         total = len(asked.source)
-        names = _answer_names(asked.schema)
+        names, separators = _answer_names(asked.schema), _separators(asked.schema)
         shown = cells(asked.source)
         kept = {name: values for name, values in shown.items() if name not in names}
         about = {"data": f"sha256:{file_digest(asked.packed)}", "endpoint": endpoint, "model": asked.model}
         with AnswersFile(target.resolve(), [*kept, *names], about) as file:
             for start, answers in asked.answers(client, endpoint, file.rows):
-                rows = [[answer_row(answer).get(name) for name in names] for answer in answers]
+                rows = [[answer_row(answer, separators).get(name) for name in names] for answer in answers]
                 cut = slice(start, start + len(rows))
                 file.add((*had, *row) for *had, row in zip(*(kept[name][cut] for name in kept), rows, strict=True))
                 progress(file.rows, total)
@@ -72,11 +72,12 @@ def answer_to_stdout(client: Client, endpoint: str, path: Path, as_json: bool) -
 
     writer: Any = None
     with _asked(client, endpoint, path) as asked:
+        separators = _separators(asked.schema)
         for answer in itertools.chain.from_iterable(answers for _, answers in asked.answers(client, endpoint, 0)):
             if as_json:
                 sys.stdout.write(json.dumps(answer) + "\n")
                 continue
-            row = answer_row(answer)
+            row = answer_row(answer, separators)
             if writer is None:
                 writer = csv.DictWriter(sys.stdout, list(row), lineterminator="\n")
                 writer.writeheader()
@@ -187,6 +188,15 @@ def _asked(client: Client, endpoint: str, path: Path) -> Iterator[_Asked]:
             yield _Asked(path, packed, source, schema, {name: source.column(name) for name in inputs})
         finally:
             source.close()
+
+
+def _separators(schema: dict[str, Any]) -> dict[str, str]:
+    """Return what joins the labels of each output that has several at once."""
+    from yunmo.inference.schema import SEPARATOR
+
+    outputs: dict[str, Any] = schema["output"]["properties"]
+    values = {name: form["properties"]["value"] for name, form in outputs.items()}
+    return {name: value[SEPARATOR] for name, value in values.items() if SEPARATOR in value}
 
 
 def _answer_names(schema: dict[str, Any]) -> list[str]:

@@ -56,7 +56,11 @@ _SECTIONS: tuple[tuple[str, str, tuple[type, ...]], ...] = (
         ),
     ),
     ("Parts of inputs", "", (fields.Outliers, fields.Augment, fields.Embeddings)),
-    ("Outputs", "An output's `type` says which of these it is.", (fields.CategoryOutput, fields.NumberOutput)),
+    (
+        "Outputs",
+        "An output's `type` says which of these it is.",
+        (fields.CategoryOutput, fields.NumberOutput, fields.LabelsOutput),
+    ),
     (
         "Encoders",
         "What turns a field into features; its `type` says which of these it is.",

@@ -86,7 +86,7 @@ class EpochFinished(Spec, frozen=True, tag_field="event", tag="run.epoch"):
     train_loss: float
     validation_loss: float
     metric: str
-    """Name of the validation metric: accuracy, or rmse."""
+    """Name of the validation metric: accuracy, f1_micro, or rmse."""
     value: float
     best: bool
     lr: float

@@ -262,7 +262,31 @@ class NumberOutput(Spec, frozen=True, tag_field="type", tag="number"):
     scale: Annotated[Scale, Meta(description=_SCALE)] = "standard"
 
 
-OutputField = CategoryOutput | NumberOutput
+class LabelsOutput(Spec, frozen=True, tag_field="type", tag="labels"):
+    """The model says which of a set of labels hold, any number of them at once, with a probability for each.
+
+    A cell holds them joined: ``sport;politics``. An empty one holds none.
+    """
+
+    name: Name
+    column: Annotated[str | None, Meta(description=_COLUMN)] = None
+    separator: Annotated[
+        str,
+        Meta(pattern=r'^[^"\r\n]$', description="the one character between labels; a label that has it is in quotes"),
+    ] = ";"
+    categories: Annotated[
+        tuple[str, ...] | None, Meta(description="the labels, in order; null: those of the training data, sorted")
+    ] = None
+    threshold: Annotated[
+        Annotated[float, Meta(gt=0, lt=1)] | None,
+        Meta(
+            description="probability from which a label holds; null: the one with the best F1 (micro) on the "
+            "validation rows, or 0.5 if those are too few"
+        ),
+    ] = None
+
+
+OutputField = CategoryOutput | NumberOutput | LabelsOutput
 """What a recipe may have as an output."""
 
 Datatype = Literal[

@@ -226,6 +226,10 @@ class Recipe(Spec, frozen=True, kw_only=True):
 
 METRICS: dict[str, tuple[str, ...]] = {
     "category": ("accuracy", "precision", "recall", "f1", "f1_micro", "roc_auc", "calibration_error", "log_loss"),
+    "labels": (
+        *("f1_micro", "f1", "precision", "recall", "subset_accuracy", "hamming_loss"),
+        *("roc_auc", "log_loss"),
+    ),
     "number": ("mae", "mse", "rmse", "r2"),
 }
 """Summary metrics by type of output; precision, recall and f1 are macro averages."""

@@ -18,6 +18,7 @@ from yunmo.core.fields import (
     DateField,
     ImageField,
     InputField,
+    LabelsOutput,
     NumberField,
     NumberOutput,
     OutputField,
@@ -49,6 +50,12 @@ _STRAY_SHARE = 0.1
 _CODE = re.compile(r"[\w.+-]*@[\w.-]+|\w+://\S*|(?=\S*\d)[\w.:/#+-]+", re.ASCII)
 """What a single thing is known by, and no language: an address, a link, a code with a digit in it."""
 _NAMED = re.compile(r"(^|[_\W])(name|email|mail|phone|tel|url|link|user|username|address)$", re.IGNORECASE)
+_SEPARATORS = (";", "|")
+_LABEL = re.compile(r"[^\W_][^;|\"']{0,39}")
+"""A label, where they are to be found without a recipe: short, and nothing else that separates in it."""
+_LEAST_CELLS = 20
+_TWICE_SHARE = 0.02
+"""Cells that may have a label twice, by mistake."""
 _TEXT_WORDS = 3
 """Words, on average, from which different texts are language; Chinese characters are half a word each."""
 _TEXT_SAMPLE = 1000
@@ -163,6 +170,9 @@ def infer_output(source: Source, name: str) -> tuple[OutputField, Decision]:
         raise DataError("every cell of the target is missing", where=f"{source.path.name}, column {name}")
     if len(wrong):
         _refuse_strays(source, name, values, wrong, len(present))
+        found = _labels(name, [str(value) for value in present])
+        if found is not None:
+            return found
         classes = len({category_text(value) for value in present})
         return _class(name, f"{classes} different texts")
     distinct = np.unique(numbers[~np.isnan(numbers)])
@@ -174,6 +184,37 @@ def infer_output(source: Source, name: str) -> tuple[OutputField, Decision]:
         return _class(name, f"{len(distinct)} different whole numbers")
     reason = f"numbers, {len(distinct)} of them different"
     return NumberOutput(name=name), Decision(key=f"outputs.{name}", value="number", reason=reason)
+
+
+def _labels(name: str, cells: Sequence[str]) -> tuple[OutputField, Decision] | None:
+    """Return the output for cells that hold several labels at once; None where that is not plain to see.
+
+    A single category may have the separator in its name, be a path in a tree (``a|b|c``), or put together of parts that
+    are always there (``male|yes``). Of those there are no more different cells than parts (a tree has a path for each
+    node), or all cells have equally many parts.
+    """
+    for separator in _SEPARATORS:
+        parts = [[part.strip() for part in cell.split(separator)] for cell in cells]
+        several = sum(len(each) > 1 for each in parts)
+        known = {part for each in parts for part in each}
+        if (
+            len(cells) < _LEAST_CELLS
+            or several <= _DISTINCT_SHARE * len(cells)
+            or len(known) > MOST_CLASSES
+            or sum(map(len, parts)) < LEAST_ROWS * len(known)
+            or not all(_LABEL.fullmatch(part) for part in known)
+            or sum(len(set(each)) < len(each) for each in parts) > _TWICE_SHARE * len(cells)
+            or len({frozenset(each) for each in parts}) <= len(known)
+            or len({len(each) for each in parts}) == 1
+        ):
+            continue
+        reason = (
+            f"{several} of {len(cells)} cells hold several of {len(known)} labels, joined by {separator!r}; "
+            f"if not, write outputs: [{{name: {name}, type: category}}]"
+        )
+        decision = Decision(key=f"outputs.{name}", value="labels", reason=reason)
+        return LabelsOutput(name=name, separator=separator), decision
+    return None
 
 
 def _class(name: str, reason: str) -> tuple[OutputField, Decision]:

@@ -26,6 +26,7 @@ from yunmo.data.embeddings import write_embeddings
 from yunmo.data.fields.base import Field, Values
 from yunmo.data.fields.category import CategoryOutput, category_text
 from yunmo.data.fields.image import ImageField, PixelStatistics
+from yunmo.data.fields.labels import LabelsOutput
 from yunmo.data.fields.number import NumberField, NumberOutput, read_numbers
 from yunmo.data.fields.registry import open_field, open_output
 from yunmo.data.fields.text import TextField
@@ -453,7 +454,7 @@ class _Preparation:
         fitted = type(resolved)(resolved.spec, learned)
         for split, chosen in rows.items():
             values = self._column(self._origin(split), field.column)
-            if isinstance(fitted, CategoryOutput) and split != "train":
+            if isinstance(fitted, (CategoryOutput, LabelsOutput)) and split != "train":
                 place = self._where(split)
                 labels = take(values, chosen)
                 fitted.refuse_unknown(labels, lambda row, c=chosen, p=place: p(int(c[row])), "does not occur in train")  # type: ignore[misc] # bound now

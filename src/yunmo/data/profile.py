@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from yunmo.core.errors import BodyTooLarge, DataError, InvalidInput
+from yunmo.core.fields import LabelsOutput
 from yunmo.data.fields.base import Values, is_missing
 from yunmo.data.fields.category import category_text
+from yunmo.data.fields.labels import split_labels
 from yunmo.data.fields.number import read_numbers
 from yunmo.data.fields.pixels import measure
 from yunmo.data.infer import find_target, infer_output, input_of
@@ -69,7 +71,8 @@ def _column(source: Source, name: str, target: str | None) -> dict[str, Any]:
         return {**found, **_array(values)}
     if kind == "text":
         return {**found, **_texts(values)}
-    return {**found, **(_numbers(values) if kind == "number" else _names(values))}
+    separator = output.separator if name == target and isinstance(output, LabelsOutput) else None
+    return {**found, **(_numbers(values) if kind == "number" else _names(values, separator))}
 
 
 def _pictures(values: Values) -> dict[str, Any]:
@@ -121,11 +124,15 @@ def _texts(values: Values) -> dict[str, Any]:
     return {**found, "characters": _spread(lengths)} if present else found
 
 
-def _names(values: Values) -> dict[str, Any]:
+def _names(values: Values, separator: str | None) -> dict[str, Any]:
+    """Count categories, or labels where several are in a cell."""
     plain = values.tolist() if isinstance(values, np.ndarray) else values
-    counts = Counter(category_text(value) for value in plain if not is_missing(value))
+    present = [value for value in plain if not is_missing(value)]
+    counts: Counter[str | None] = Counter()
+    for value in present:
+        counts.update({category_text(value)} if separator is None else set(split_labels(value, separator)))
     return {
-        "missing": len(values) - counts.total(),
+        "missing": len(values) - len(present),
         "distinct": len(counts),
         "top": [{"value": value, "count": count} for value, count in counts.most_common(_TOP)],
     }

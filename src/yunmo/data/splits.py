@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from yunmo.core.fields import CategoryOutput, OutputField
+from yunmo.core.fields import CategoryOutput, LabelsOutput, OutputField
 from yunmo.data.fields.base import Values
 from yunmo.data.fields.category import category_text
+from yunmo.data.fields.labels import label_strata
 from yunmo.data.fields.number import read_numbers
 
 _BINS = 10
@@ -16,10 +17,12 @@ Rows = NDArray[np.int64]
 
 
 def strata(output: OutputField, values: Values) -> Rows:
-    """Return the stratum of each row: its class, or the tenth of the numbers in which its target lies."""
+    """Return the stratum of each row: its class, its rarest label, or the tenth of the numbers in which it lies."""
     if isinstance(output, CategoryOutput):
         _, codes = np.unique([category_text(value) or "" for value in values], return_inverse=True)
         return codes.astype(np.int64)
+    if isinstance(output, LabelsOutput):
+        return label_strata(values, output)
     numbers, _ = read_numbers(values)
     edges = np.quantile(numbers, np.linspace(0, 1, _BINS + 1)[1:-1]) if len(numbers) else numbers
     return np.searchsorted(edges, numbers).astype(np.int64)

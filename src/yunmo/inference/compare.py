@@ -37,7 +37,7 @@ def difference(found: Any, expected: Any, deviation: float | None) -> np.ndarray
     """Return how far each row's answer is off; NaN and infinity are infinitely far.
 
     Args:
-        found: probabilities [N, K] or numbers [N].
+        found: probabilities [N, K], of categories or labels, or numbers [N].
         expected: of the same shape.
         deviation: None for probabilities, which are compared as they are; for a number the standard deviation of its
             training values: it is compared relative to its size, or to this where it is near 0.

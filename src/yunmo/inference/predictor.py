@@ -25,11 +25,13 @@ from yunmo.core.fields import (
     JOINED_NUMBERS,
     CategoryOutput,
     FieldStatistics,
+    LabelsOutput,
     ModelInput,
     TensorOutput,
     TextField,
 )
 from yunmo.data.fields.base import Field
+from yunmo.data.fields.labels import held_labels
 from yunmo.data.fields.number import NumberBlock, join_numbers
 from yunmo.data.fields.number import NumberField as NumberFieldType
 from yunmo.data.fields.pixels import MAX_PIXELS
@@ -88,10 +90,12 @@ class Predictor:
         self.inline = not self.isolated
         """Whether its runs are as long as the shapes of their inputs say; else one of them may never end."""
         self.categories: dict[str, list[str] | None] = {
-            output.name: list(output.categories or ()) if isinstance(output, CategoryOutput) else None
+            output.name: list(output.categories or ()) if isinstance(output, (CategoryOutput, LabelsOutput)) else None
             for output in bundle.manifest.outputs
         }
-        """By output: the names of its categories in order, None where it is no category."""
+        """By output: the names of its categories or labels in order, None where it has none."""
+        self.labels = {output.name: output for output in bundle.manifest.outputs if isinstance(output, LabelsOutput)}
+        """The outputs that are several labels at once, by name."""
         self._plain = frozenset(output.name for output in bundle.manifest.outputs if isinstance(output, TensorOutput))
         self.run_seconds = 0.0
         """Seconds that a run of one row takes, measured with a golden example."""
@@ -172,8 +176,8 @@ class Predictor:
             rows: raw values by field: as JSON holds them, or as a file does (str cells, bytes of pictures).
 
         Returns:
-            For each row and output, a category's ``value``, ``probability`` and ``probabilities`` by name, or a
-            number's ``value``.
+            For each row and output, a category's ``value``, ``probability`` and ``probabilities`` by name, the list of
+            labels that hold as ``value`` and the ``probabilities`` of all by name, or a number's ``value``.
 
         Raises:
             InvalidInput: a row lacks a field, has one too many, or a value does not fit; with row (from 0) and field.
@@ -239,7 +243,7 @@ class Predictor:
             stop: what `new_stop` made; ends the run when it is set.
 
         Returns:
-            By output: probabilities float32 [N, categories], or numbers float32 [N].
+            By output: probabilities float32 [N, categories] or [N, labels], or numbers float32 [N].
 
         Raises:
             ModelFailed: the graph failed (wrong tensors, no memory).
@@ -281,7 +285,10 @@ class Predictor:
                 columns.append((name, [{"value": row} for row in plain_tensor(answer)]))
                 continue
             check_finite(name, answer)
-            columns.append((name, _numbers(answer) if categories is None else _labels(answer, categories)))
+            if name in self.labels:
+                columns.append((name, _label_sets(answer, self.labels[name])))
+            else:
+                columns.append((name, _numbers(answer) if categories is None else _labels(answer, categories)))
         if len(columns) == 1:
             ((name, column),) = columns
             return [{name: value} for value in column]
@@ -477,6 +484,14 @@ def _labels(answer: Any, categories: list[str]) -> list[dict[str, Any]]:
         by_name = dict(zip(categories, probabilities, strict=True))
         labels.append({"value": categories[best], "probability": probabilities[best], "probabilities": by_name})
     return labels
+
+
+def _label_sets(answer: Any, output: LabelsOutput) -> list[dict[str, Any]]:
+    names = output.categories or ()
+    return [
+        {"value": value, "probabilities": dict(zip(names, probabilities, strict=True))}
+        for value, probabilities in zip(held_labels(answer, output), answer.tolist(), strict=True)
+    ]
 
 
 def _numbers(answer: Any) -> list[dict[str, Any]]:

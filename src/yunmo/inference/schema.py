@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from yunmo.core.fields import CategoryOutput, ModelOutput, TensorOutput
+from yunmo.core.fields import CategoryOutput, LabelsOutput, ModelOutput, TensorOutput
 from yunmo.data.fields.base import Field
+from yunmo.data.fields.labels import USUAL_THRESHOLD
 from yunmo.data.fields.registry import open_output
+
+SEPARATOR = "x-separator"
+"""Key of the schema of a list of labels: what joins them in a cell."""
+_PROBABILITY = {"type": "number", "minimum": 0, "maximum": 1}
 
 
 def input_schema(fields: Mapping[str, Field]) -> dict[str, Any]:
@@ -38,24 +43,40 @@ def output_schema(outputs: Sequence[ModelOutput], categories: Mapping[str, Seque
 def _output(output: ModelOutput, categories: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     if isinstance(output, CategoryOutput):
         return _category(categories[output.name])
+    if isinstance(output, LabelsOutput):
+        return _labels(output)
     return _value(open_output(output).json_schema() if isinstance(output, TensorOutput) else {"type": "number"})
 
 
 def _category(names: Sequence[str]) -> dict[str, Any]:
-    probability = {"type": "number", "minimum": 0, "maximum": 1}
     return {
         "type": "object",
         "properties": {
             "value": {"type": "string", "enum": list(names), "description": "the most probable category"},
-            "probability": {**probability, "description": "its probability"},
-            "probabilities": {
-                "type": "object",
-                "properties": dict.fromkeys(names, probability),
-                "required": list(names),
-                "additionalProperties": False,
-            },
+            "probability": {**_PROBABILITY, "description": "its probability"},
+            "probabilities": _probabilities(names),
         },
         "required": ["value", "probability", "probabilities"],
+        "additionalProperties": False,
+    }
+
+
+def _labels(output: LabelsOutput) -> dict[str, Any]:
+    held = f"those of a probability of at least {output.threshold or USUAL_THRESHOLD:g}"
+    value = {**open_output(output).json_schema(), "description": held, SEPARATOR: output.separator}
+    return {
+        "type": "object",
+        "properties": {"value": value, "probabilities": _probabilities(output.categories or ())},
+        "required": ["value", "probabilities"],
+        "additionalProperties": False,
+    }
+
+
+def _probabilities(names: Sequence[str]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": dict.fromkeys(names, _PROBABILITY),
+        "required": list(names),
         "additionalProperties": False,
     }
 

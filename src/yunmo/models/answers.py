@@ -44,7 +44,7 @@ def answer(network: Network, tensors: Mapping[str, NDArray[Any]]) -> dict[str, N
         tensors: as ``Field.encode`` makes them; memory maps and read-only arrays are copied.
 
     Returns:
-        probabilities float32 ``[N, K]`` of each category, values float32 ``[N]`` of each number
+        probabilities float32 ``[N, K]`` of each category or labels, values float32 ``[N]`` of each number
     """
     with torch.inference_mode():
         answers = network.predict(

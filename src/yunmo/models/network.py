@@ -17,8 +17,10 @@ from yunmo.core.fields import (
     FieldStatistics,
     ImageField,
     InputField,
+    LabelsOutput,
     NumberField,
     NumberOutput,
+    OutputField,
     SequenceField,
     TextField,
 )
@@ -33,6 +35,8 @@ from yunmo.models.scaling import Scaling, center_and_spread
 
 _BYTE = 1 / 255
 """One step of a pixel in the unit of the statistics, 0 to 1."""
+_LEAST = 1e-6
+"""Of a label's mean probability, and of 1 less it: a float32 near 1 has no finer steps."""
 _STEPS_OF_CHANNELS = 3
 """Dimensions of a batch of sequences, and of embedded texts."""
 
@@ -54,7 +58,7 @@ class Network(nn.Module):
     """
 
     temperatures: Tensor
-    """Of each output, ``[outputs]``: what a category's logits are divided by; 1 until it is calibrated."""
+    """Of each output, ``[outputs]``: what logits are divided by; 1 until it is calibrated."""
 
     def __init__(self, recipe: Recipe, statistics: Mapping[str, FieldStatistics]) -> None:
         super().__init__()
@@ -127,12 +131,12 @@ class Network(nn.Module):
             separate: whether each member has rows of its own.
 
         Returns:
-            logits ``[members, N, K]`` of a category, scaled value ``[members, N, 1]`` of a number
+            logits ``[members, N, K]`` of a category or of labels, scaled value ``[members, N, 1]`` of a number
         """
         return self.combine(self.features(tensors), separate=separate)  # type: ignore[no-any-return]  # Module.__call__
 
     def forward(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return logits ``[N, K]`` for each category and the scaled value ``[N]`` for each number.
+        """Return logits ``[N, K]`` for each category and labels, and the scaled value ``[N]`` for each number.
 
         The logits of several members are the logarithm of their mean probability.
         """
@@ -145,7 +149,7 @@ class Network(nn.Module):
             elif self.members == 1:
                 joined[output.name] = answer[0]
             else:
-                joined[output.name] = _mean_logits(answer)
+                joined[output.name] = _mean_logits(output, answer)
         return joined
 
     def predict(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -157,7 +161,7 @@ class Network(nn.Module):
         return {
             output.name: self.raw(index, answers[output.name])
             if isinstance(output, NumberOutput)
-            else (answers[output.name] / self.temperatures[index]).softmax(1)
+            else _probabilities(output, answers[output.name] / self.temperatures[index], 1)
             for index, output in enumerate(self.outputs)
         }
 
@@ -176,7 +180,7 @@ class Network(nn.Module):
         mirror = self(turned)
         for output in self.outputs:
             views = torch.stack([answers[output.name], mirror[output.name].float()])
-            answers[output.name] = views.mean(0) if isinstance(output, NumberOutput) else _mean_logits(views)
+            answers[output.name] = views.mean(0) if isinstance(output, NumberOutput) else _mean_logits(output, views)
         return answers
 
     def scaled(self, index: int, values: Tensor) -> Tensor:
@@ -281,12 +285,21 @@ class _Part(nn.Module):
         return values, length
 
 
-def _mean_logits(logits: Tensor) -> Tensor:
+def _probabilities(output: CategoryOutput | LabelsOutput, logits: Tensor, axis: int) -> Tensor:
+    """Return probabilities of logits whose categories lie along an axis: one of them holds, or any of the labels."""
+    return logits.softmax(axis) if isinstance(output, CategoryOutput) else logits.sigmoid()
+
+
+def _mean_logits(output: CategoryOutput | LabelsOutput, logits: Tensor) -> Tensor:
     """Return logits ``[N, K]`` of the mean probability of several ``[several, N, K]``."""
-    return logits.softmax(2).mean(0).clamp_min(1e-12).log()
+    mean = _probabilities(output, logits, 2).mean(0)
+    if isinstance(output, CategoryOutput):
+        return mean.clamp_min(1e-12).log()
+    mean = mean.clamp(_LEAST, 1 - _LEAST)
+    return mean.log() - (1 - mean).log()
 
 
-def _size(output: CategoryOutput | NumberOutput, statistics: FieldStatistics) -> int:
+def _size(output: OutputField, statistics: FieldStatistics) -> int:
     if isinstance(output, NumberOutput):
         return 1
     return len(output.categories or statistics.categories)

@@ -20,6 +20,7 @@ from yunmo.core.fields import (
     FieldStatistics,
     ImageField,
     InputField,
+    LabelsOutput,
     NumberOutput,
     OutputField,
     SequenceField,
@@ -66,7 +67,7 @@ def render_card(
         digests=report["data"]["digests"],
         training=_training(recipe, report),
         decisions=report["decisions"],
-        classes=bool(classes),
+        classes=any(isinstance(output, (CategoryOutput, LabelsOutput)) for output in outputs),
         calibration=_calibration(classes, report),
         unknown=[field.name for field in inputs if isinstance(field, CategoryField)],
         picture=len(inputs) == 1 and isinstance(inputs[0], ImageField),
@@ -115,7 +116,7 @@ def _front_matter(name: str, recipe: Recipe, report: Mapping[str, Any]) -> str:
 
 def _pipeline(inputs: Sequence[InputField], outputs: Sequence[OutputField]) -> str | None:
     """Return the hub's name for the task, None where it has none."""
-    category = all(isinstance(output, CategoryOutput) for output in outputs)
+    category = all(isinstance(output, (CategoryOutput, LabelsOutput)) for output in outputs)
     number = all(isinstance(output, NumberOutput) for output in outputs)
     if all(isinstance(field, ImageField) for field in inputs):
         return "image-classification" if category else None
@@ -138,10 +139,13 @@ def _output(output: OutputField, statistics: FieldStatistics, report: Mapping[st
     values = report["test"][output.name]
     against = report["baselines"].get(output.name) or {}
     baselines = [against[kind] for kind in ("linear", "simple") if kind in against]
-    categories = (output.categories or statistics.categories) if isinstance(output, CategoryOutput) else ()
+    categories = (
+        (output.categories or statistics.categories) if isinstance(output, (CategoryOutput, LabelsOutput)) else ()
+    )
     return {
         "name": output.name,
         "categories": categories,
+        "which": "any" if isinstance(output, LabelsOutput) else "one",
         "shown": categories[:_SHOWN],
         "more": max(0, len(categories) - _SHOWN),
         "baselines": [{"name": title(one["name"])} for one in baselines],

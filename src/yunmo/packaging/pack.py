@@ -16,7 +16,7 @@ from yunmo.bundle.sign import new_key_pair, sign
 from yunmo.bundle.write import seal
 from yunmo.core.encoders import PretrainedEncoder, RnnEncoder
 from yunmo.core.errors import BundleError, ParityError
-from yunmo.core.fields import CategoryOutput, FieldStatistics, SequenceField, TextField
+from yunmo.core.fields import CategoryOutput, FieldStatistics, LabelsOutput, SequenceField, TextField
 from yunmo.core.files import storage_errors, write_atomic
 from yunmo.core.recipe import Recipe
 from yunmo.data.fields.base import Field, TensorSpec, encode_rows
@@ -136,7 +136,7 @@ def _tensors(
             name=output.name,
             dtype="float32",
             shape=(len(output.categories or statistics[output.name].categories),)
-            if isinstance(output, CategoryOutput)
+            if isinstance(output, (CategoryOutput, LabelsOutput))
             else (),
         )
         for output in recipe.outputs or ()

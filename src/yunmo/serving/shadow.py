@@ -88,8 +88,8 @@ class Mirror:
 def agree(live: Predictor, expected: Mapping[str, Any], shadow: Predictor, found: Mapping[str, Any]) -> bool | None:
     """Say whether two models gave the same answers to the same rows; None if they answer different things.
 
-    Categories agree if the best is the same one by name, whatever its probability; numbers if they are within `NEAR`
-    of the live one's.
+    Categories agree if the best is the same one by name, whatever its probability; labels if the same ones
+    hold; numbers if they are within `NEAR` of the live one's.
 
     Args:
         live: whose answers count.
@@ -97,13 +97,18 @@ def agree(live: Predictor, expected: Mapping[str, Any], shadow: Predictor, found
         shadow: the other.
         found: that one's outputs.
     """
+    from yunmo.data.fields.labels import held_labels
     from yunmo.inference.compare import tensor_difference
 
-    if live.categories.keys() != shadow.categories.keys():
+    if live.categories.keys() != shadow.categories.keys() or live.labels.keys() != shadow.labels.keys():
         return None
     same = True
     for name, names in live.categories.items():
         others = shadow.categories[name]
+        if name in live.labels:
+            mine = map(set, held_labels(expected[name], live.labels[name]))
+            same = same and list(mine) == [set(its) for its in held_labels(found[name], shadow.labels[name])]
+            continue
         if (names is None) != (others is None):
             return None
         if names is not None and others is not None:

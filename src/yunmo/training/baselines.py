@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse  # type: ignore[import-untyped]  # SciPy ships no types
 from scipy.linalg import LinAlgWarning  # type: ignore[import-untyped]  # as above
-from sklearn.exceptions import ConvergenceWarning  # type: ignore[import-untyped]  # nor does scikit-learn
-from sklearn.feature_extraction.text import TfidfVectorizer  # type: ignore[import-untyped]  # as above
-from sklearn.linear_model import LogisticRegression, Ridge  # type: ignore[import-untyped]  # as above
+from sklearn.feature_extraction.text import TfidfVectorizer  # type: ignore[import-untyped]  # nor does scikit-learn
+from sklearn.linear_model import Ridge  # type: ignore[import-untyped]  # as above
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # as above
 
 from yunmo.core.fields import (
@@ -25,15 +25,18 @@ from yunmo.core.fields import (
     FieldStatistics,
     ImageField,
     InputField,
+    LabelsOutput,
     OutputField,
     TextField,
 )
 from yunmo.data.fields.text import READ
 from yunmo.data.fields.words import normalized, words
 from yunmo.training.budget import LINEAR_SECONDS
+from yunmo.training.calibrate import LEAST_ROWS
 from yunmo.training.data import TrainingData
 from yunmo.training.evaluate import Predict, Tensors, evaluate, predict_split
-from yunmo.training.metrics import Floats, log_losses
+from yunmo.training.logistic import Matrix, OneVsRest, fit_logistic
+from yunmo.training.metrics import Floats, best_threshold, label_log_losses, log_losses
 
 NUMBERS = 20_000_000
 """Rows times features that the linear model learns from: 80 MB."""
@@ -46,9 +49,6 @@ REGULARIZATION = (0.0001, 0.001, 0.01, 0.1, 1.0, 10.0)
 CROSS_VALIDATED = 2_000_000
 """Up to so many numbers, 3-fold cross-validation helps to choose: a small validation split would choose by chance."""
 FOLDS = 3
-ITERATIONS = 25
-"""Steps of the solver between two looks at the clock."""
-ROUNDS = 12
 TEXT_REGULARIZATION = (1.0, 10.0, 30.0)
 """The same for texts, whose features are many and small."""
 TEXTS = 200_000
@@ -61,8 +61,6 @@ _BATCH = 1024
 
 Inputs = dict[str, Any]
 """By tensor: an array; by text field: its texts."""
-Matrix = Any
-"""Features of rows: float32 ``(rows, columns)``, sparse (CSR) if there are texts."""
 Part = tuple[Matrix, NDArray[Any], Matrix, NDArray[Any]]
 """Features and truth to learn from, features and truth to choose by."""
 
@@ -79,7 +77,8 @@ def baselines(
         seed: of the rows drawn where there are too many, and of the bootstrap.
 
     Returns:
-        By output: ``simple`` (the majority class, or the mean) and ``linear`` (logistic or ridge regression), each with
+        By output: ``simple`` (the majority class, the labels that are most frequent, or the mean) and ``linear``
+        (logistic regression, of labels one for each, or ridge regression), each with
         its ``name``, ``metrics`` (as `evaluate` gives them), ``seconds`` and ``notes``; the linear one also with
         ``rows`` and ``features`` it learned from, its ``regularization``, and of texts the ``words`` that weigh most.
     """
@@ -87,14 +86,14 @@ def baselines(
     for output in data.recipe.outputs or ():
         truth = {output.name: np.asarray(data.outputs(split)[output.name])}
 
-        def measure(predicted: Tensors, output: OutputField = output, truth: Tensors = truth) -> dict[str, Any]:
+        def measure(output: OutputField, predicted: Tensors, truth: Tensors = truth) -> dict[str, Any]:
             return evaluate([output], data.statistics, truth, predicted, seed=seed)[output.name]
 
         began = time.monotonic()
-        name, predict = _simple(output, data)
+        name, judged, predict = _simple(output, data)
         simple = {
             "name": name,
-            "metrics": measure(predict_split(predict, data.inputs(split), batch=4096)),
+            "metrics": measure(judged, predict_split(predict, data.inputs(split), batch=4096)),
             "seconds": time.monotonic() - began,
             "notes": [],
         }
@@ -104,7 +103,7 @@ def baselines(
             "simple": simple,
             "linear": {
                 "name": linear.name,
-                "metrics": measure(linear.predict_all(_inputs(data, split))),
+                "metrics": measure(linear.output, linear.predict_all(_inputs(data, split))),
                 "seconds": time.monotonic() - began,
                 "rows": linear.rows,
                 "features": linear.features,
@@ -124,7 +123,7 @@ def _inputs(data: TrainingData, split: str) -> Inputs:
     return inputs
 
 
-def _labels(output: CategoryOutput, data: TrainingData) -> tuple[str, ...]:
+def _labels(output: CategoryOutput | LabelsOutput, data: TrainingData) -> tuple[str, ...]:
     return output.categories or data.statistics[output.name].categories
 
 
@@ -141,12 +140,20 @@ def _vectorizer(spec: TextField) -> TfidfVectorizer:
     return TfidfVectorizer(analyzer=terms, sublinear_tf=True, max_features=MOST_WORDS, dtype=np.float32)
 
 
-def _simple(output: OutputField, data: TrainingData) -> tuple[str, Predict]:
-    """Answer every row alike: with the shares of the classes in training, or the mean."""
+def _simple(output: OutputField, data: TrainingData) -> tuple[str, OutputField, Predict]:
+    """Answer every row alike: with the shares of the classes or labels in training, or the mean.
+
+    Returns:
+        What it is called, the output (of labels with the threshold that fits these answers best), and what answers.
+    """
     truth = np.asarray(data.outputs("train")[output.name])
     if isinstance(output, CategoryOutput):
         answer = np.bincount(truth, minlength=len(_labels(output, data))) / len(truth)
         name = "majority class"
+    elif isinstance(output, LabelsOutput):
+        answer = truth.mean(0, dtype=np.float64)
+        name = "most frequent labels"
+        output = _decided(output, truth, np.broadcast_to(answer, truth.shape))
     else:
         answer = truth.astype(np.float64).mean()
         name = "mean"
@@ -155,7 +162,12 @@ def _simple(output: OutputField, data: TrainingData) -> tuple[str, Predict]:
         rows = len(next(iter(inputs.values())))
         return {output.name: np.broadcast_to(answer, (rows, *answer.shape))}
 
-    return name, predict
+    return name, output, predict
+
+
+def _decided(output: LabelsOutput, truth: NDArray[Any], probabilities: Floats) -> LabelsOutput:
+    """Return the output with the threshold that fits a model's answers best, as the network has one that fits its."""
+    return msgspec.structs.replace(output, threshold=best_threshold(truth.astype(np.bool_), probabilities)[0])
 
 
 @dataclass
@@ -224,9 +236,12 @@ class _Linear:
     def __init__(self, output: OutputField, data: TrainingData, *, seconds: float, seed: int) -> None:
         self.output = output
         self.notes: list[str] = []
-        self.name = "logistic regression" if isinstance(output, CategoryOutput) else "ridge regression"
+        several = isinstance(output, LabelsOutput)
+        self.name = "ridge regression"
+        if isinstance(output, (CategoryOutput, LabelsOutput)):
+            self.name = "logistic regression of each label" if several else "logistic regression"
         self._blocks = [_Block(spec) for spec in data.recipe.inputs or ()]
-        self._labels = _labels(output, data) if isinstance(output, CategoryOutput) else ()
+        self._labels = _labels(output, data) if isinstance(output, (CategoryOutput, LabelsOutput)) else ()
         self._classes = len(self._labels)
         texts = any(isinstance(block.spec, TextField) for block in self._blocks)
         self._strengths = TEXT_REGULARIZATION if texts else REGULARIZATION
@@ -251,6 +266,8 @@ class _Linear:
             self._model, converged = self._fit(matrix, truth, self.regularization, start, deadline)
         if not converged:
             self.notes.append("the solver had not fully converged")
+        if isinstance(output, LabelsOutput) and len(held_truth) >= LEAST_ROWS:
+            self.output = _decided(output, held_truth, self._probabilities(self._model, held_matrix))
 
     def _choose_rows(
         self, truth: NDArray[Any], inputs: Inputs, statistics: Mapping[str, FieldStatistics], seed: int
@@ -270,7 +287,7 @@ class _Linear:
         if len(truth) <= most:
             return np.arange(len(truth))
         self.notes.append(f"learned from {most:,} of {len(truth):,} training rows, drawn at random")
-        if self._classes:
+        if self._classes and truth.ndim == 1:
             first = np.unique(truth[order], return_index=True)[1]
             order = np.concatenate((order[first], np.delete(order, first)))
         return np.sort(order[:most])
@@ -296,7 +313,7 @@ class _Linear:
         names = np.concatenate([each for each, _ in found])
         weights = np.atleast_2d(self._model.coef_)
         weights = np.concatenate([weights[:, columns] for _, columns in found], axis=1)
-        if len(weights) == 1:
+        if len(weights) == 1 and not isinstance(self.output, LabelsOutput):
             weights = np.concatenate((-weights, weights))
         labels = self._labels if self._classes else ("less", "more")
         kinds = [labels[place] for place in self._model.classes_] if self._classes else labels
@@ -335,6 +352,8 @@ class _Linear:
 
     def _losses(self, model: Any, matrix: Matrix, truth: NDArray[Any]) -> Floats:
         """Return the log loss, or the squared error on the scaled target, of each row."""
+        if truth.ndim > 1:
+            return label_log_losses(truth.astype(np.bool_), self._probabilities(model, matrix))
         if self._classes:
             return log_losses(truth, self._probabilities(model, matrix))
         errors: Floats = (model.predict(matrix) - truth) ** 2
@@ -344,8 +363,11 @@ class _Linear:
         self, matrix: Matrix, truth: NDArray[Any], strength: float, model: Any, deadline: float
     ) -> tuple[Any, bool]:
         """Fit, from the weights of a model if one is given, and say whether the solver converged."""
+        if truth.ndim > 1:
+            model = model or OneVsRest(self._classes)
+            return model, model.fit(matrix, truth, strength, deadline)
         if self._classes:
-            return _logistic(matrix, truth, strength, model, deadline)
+            return fit_logistic(matrix, truth, strength, model, deadline)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", LinAlgWarning)
             return Ridge(alpha=1 / strength).fit(matrix, truth), True
@@ -375,23 +397,10 @@ class _Linear:
 def _folds(matrix: Matrix, truth: NDArray[Any], seed: int) -> list[Part]:
     """Split for cross-validation; folds whose training rows would be of one kind only are left out."""
     place = np.random.default_rng(seed).permutation(len(truth)) % FOLDS
+    # Of labels, each has a model of its own, which can do with one kind.
+    several = truth.ndim > 1
     return [
         (matrix[place != fold], truth[place != fold], matrix[place == fold], truth[place == fold])
         for fold in range(FOLDS)
-        if np.ptp(truth[place != fold]) > 0 and (place == fold).any()
+        if (several or np.ptp(truth[place != fold]) > 0) and (place == fold).any()
     ]
-
-
-def _logistic(matrix: Matrix, truth: NDArray[Any], strength: float, model: Any, deadline: float) -> tuple[Any, bool]:
-    """Fit by L-BFGS, a few steps at a time; say whether it converged."""
-    model = model or LogisticRegression(warm_start=True, max_iter=ITERATIONS)
-    model.set_params(C=strength)
-    for _ in range(ROUNDS):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            model.fit(matrix, truth)
-        if model.n_iter_.max() < ITERATIONS:
-            return model, True
-        if time.monotonic() > deadline:
-            break
-    return model, False

@@ -1,18 +1,21 @@
-"""Calibration: making probabilities as high as the share of answers that are right."""
+"""Calibration: making probabilities as high as the share of answers that are right, and deciding by them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
 
+import msgspec
 import torch
 import torch.nn.functional as F  # noqa: N812  the field's usual name
 from torch import Tensor
 
 from yunmo.core.events import Decision
-from yunmo.core.fields import CategoryOutput
+from yunmo.core.fields import CategoryOutput, LabelsOutput, OutputField
+from yunmo.data.fields.labels import USUAL_THRESHOLD
 from yunmo.models.network import Network
 from yunmo.training.batches import Rows
+from yunmo.training.metrics import best_threshold
 
 LEAST_ROWS = 100
 """Of fewer validation rows a temperature would be a guess."""
@@ -23,18 +26,22 @@ _TOLERANCE = 1e-4
 
 
 def calibrate(network: Network, inputs: Rows, targets: Rows) -> tuple[Decision, ...]:
-    """Set the network's temperatures: one per category output (Guo et al. 2017, https://arxiv.org/abs/1706.04599).
+    """Set the network's temperatures: one per output of categories or labels (Guo et al. 2017, https://arxiv.org/abs/1706.04599).
 
     Args:
         network: trained; it is left in evaluation mode.
         inputs: rows that it was not trained on.
-        targets: their class indices, by output.
+        targets: their class indices, or labels, by output.
 
     Returns:
-        What was found for each category output.
+        What was found for each output of categories or labels.
     """
     network.eval()
-    categories = [(index, output) for index, output in enumerate(network.outputs) if isinstance(output, CategoryOutput)]
+    categories = [
+        (index, output)
+        for index, output in enumerate(network.outputs)
+        if isinstance(output, (CategoryOutput, LabelsOutput))
+    ]
     if not categories:
         return ()
     if inputs.count < LEAST_ROWS:
@@ -43,11 +50,11 @@ def calibrate(network: Network, inputs: Rows, targets: Rows) -> tuple[Decision, 
     logits, truth = _answers(network, inputs, targets)
     decisions = []
     for index, output in categories:
-        found = temperature(logits[output.name], truth[output.name])
+        several = isinstance(output, LabelsOutput)
+        found = (label_temperature if several else temperature)(logits[output.name], truth[output.name])
         network.temperatures[index] = found
-        before, after = (
-            float(F.cross_entropy(logits[output.name] / value, truth[output.name])) for value in (1.0, found)
-        )
+        log_loss = _label_loss if several else F.cross_entropy
+        before, after = (float(log_loss(logits[output.name] / value, truth[output.name])) for value in (1.0, found))
         reason = f"calibrates probabilities: log loss {before:.4f} -> {after:.4f} on {inputs.count} validation rows"
         decisions.append(_decision(output, found, reason))
     return tuple(decisions)
@@ -79,6 +86,63 @@ def temperature(logits: Tensor, truth: Tensor) -> float:
     return math.exp(_valley(loss, math.log(LOWEST), math.log(HIGHEST)))
 
 
+def label_temperature(logits: Tensor, truth: Tensor) -> float:
+    """Return the temperature of labels; as `temperature`.
+
+    Args:
+        logits: ``[n, labels]``.
+        truth: whether each holds, 0 or 1, same shape.
+    """
+    logits, doubt = logits.double(), 1 / (len(logits) + 2)
+    held = doubt + (1 - 2 * doubt) * truth.double()
+
+    def loss(exponent: float) -> float:
+        return float(F.binary_cross_entropy_with_logits(logits / math.exp(exponent), held))
+
+    return math.exp(_valley(loss, math.log(LOWEST), math.log(HIGHEST)))
+
+
+def choose_thresholds(
+    network: Network, inputs: Rows, targets: Rows
+) -> tuple[tuple[OutputField, ...], tuple[Decision, ...]]:
+    """Choose from which probability a label holds, where the recipe leaves it open: the one with the best F1 (micro).
+
+    Args:
+        network: trained and calibrated; it is left in evaluation mode.
+        inputs: rows that it was not trained on.
+        targets: their labels, by output.
+
+    Returns:
+        The outputs, every threshold fixed, and why.
+    """
+    network.eval()
+    left = [output for output in network.outputs if isinstance(output, LabelsOutput) and output.threshold is None]
+    if not left:
+        return network.outputs, ()
+    logits, truth = _answers(network, inputs, targets)
+    chosen: dict[str, float] = {}
+    decisions = []
+    for index, output in enumerate(network.outputs):
+        if output not in left:
+            continue
+        value, reason = USUAL_THRESHOLD, f"the usual one: {inputs.count} validation rows are too few to choose it"
+        if inputs.count >= LEAST_ROWS:
+            shares = (logits[output.name] / network.temperatures[index]).sigmoid()
+            value, best, usual = best_threshold(truth[output.name].bool().numpy(), shares.numpy())
+            reason = f"F1 (micro) {best:.3f} on {inputs.count} validation rows; {usual:.3f} at {USUAL_THRESHOLD:g}"
+        chosen[output.name] = value
+        decisions.append(Decision(key=f"{output.name}.threshold", value=f"{value:g}", reason=reason))
+    outputs = tuple(
+        msgspec.structs.replace(output, threshold=chosen[output.name]) if output.name in chosen else output
+        for output in network.outputs
+    )
+    return outputs, tuple(decisions)
+
+
+def _label_loss(logits: Tensor, truth: Tensor) -> Tensor:
+    return F.binary_cross_entropy_with_logits(logits, truth.float())
+
+
 def _valley(function: Callable[[float], float], low: float, high: float) -> float:
     """Return where a function with one valley is lowest, by golden-section search."""
     golden = (math.sqrt(5) - 1) / 2
@@ -97,7 +161,7 @@ def _valley(function: Callable[[float], float], low: float, high: float) -> floa
 
 
 def _answers(network: Network, inputs: Rows, targets: Rows) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Return logits and class indices of all rows, in full precision, as serving computes them."""
+    """Return logits, and class indices or labels, of all rows, in full precision, as serving computes them."""
     answers: list[Mapping[str, Tensor]] = []
     truth: list[Mapping[str, Tensor]] = []
     with torch.inference_mode():
@@ -112,5 +176,5 @@ def _whole(parts: list[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
-def _decision(output: CategoryOutput, value: float, reason: str) -> Decision:
+def _decision(output: CategoryOutput | LabelsOutput, value: float, reason: str) -> Decision:
     return Decision(key=f"{output.name}.temperature", value=f"{value:.3g}", reason=reason)

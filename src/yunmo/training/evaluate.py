@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from yunmo.core.errors import DataError, ModelFailed
-from yunmo.core.fields import CategoryOutput, FieldStatistics, OutputField
+from yunmo.core.errors import DataError
+from yunmo.core.fields import CategoryOutput, FieldStatistics, LabelsOutput, OutputField
 from yunmo.training import intervals, metrics
+from yunmo.training.evaluate_labels import evaluate_labels
+from yunmo.training.measured import WORST, check_answers, few_rows, pair
 from yunmo.training.metrics import Floats, Integers
 
 Tensors = dict[str, NDArray[Any]]
 Predict = Callable[[Tensors], Tensors]
 
-WORST = 20
-"""Mistakes that are listed."""
 MATRIX_CLASSES = 200
 """Up to so many classes the confusion matrix is given in full; beyond, only its most frequent mistakes."""
 CURVE_CLASSES = 8
@@ -62,26 +62,32 @@ def evaluate(
     Args:
         outputs: the fields to measure.
         statistics: of the outputs, by name (their categories).
-        truth: by output, the index of the class (int, ``(rows,)``) or the number (float, ``(rows,)``).
-        predicted: by output, probabilities ``(rows, classes)`` or numbers ``(rows,)``.
+        truth: by output, the index of the class (int, ``(rows,)``), the labels (0 or 1, ``(rows, labels)``) or the
+            number (float, ``(rows,)``).
+        predicted: by output, probabilities ``(rows, classes)`` or ``(rows, labels)``, or numbers ``(rows,)``.
         seed: of the bootstrap.
 
     Returns:
         By output name, JSON-able metrics. Category: ``accuracy``, macro ``precision``, ``recall`` and ``f1``,
-        ``f1_micro``, ``roc_auc``, ``calibration_error``, ``log_loss``, ``per_class``, ``confusion_matrix``, …; number:
-        ``mae``, ``mse``, ``rmse``, ``r2``, ``residuals``, …; both: ``rows``, ``intervals`` (95 %), ``worst`` mistakes
-        (``row`` counts from 0) and ``notes`` on what could not be measured. What is not defined is None.
+        ``f1_micro``, ``roc_auc``, ``calibration_error``, ``log_loss``, ``per_class``, ``confusion_matrix``, …; labels:
+        as `evaluate_labels` says; number: ``mae``, ``mse``, ``rmse``, ``r2``, ``residuals``, …; all: ``rows``,
+        ``intervals`` (95 %), ``worst`` mistakes (``row`` counts from 0) and
+        ``notes`` on what could not be measured. What is not defined is None.
 
     Raises:
         DataError: there are no rows, or a true value is missing or unknown.
         ModelFailed: the model answered NaN or infinity, or not as many values as there are rows or classes.
     """
-    return {
-        field.name: _category(field, statistics[field.name], truth[field.name], predicted[field.name], seed)
-        if isinstance(field, CategoryOutput)
-        else _number(field.name, truth[field.name], predicted[field.name], seed)
-        for field in outputs
-    }
+    found = {}
+    for field in outputs:
+        name, true, answered = field.name, truth[field.name], predicted[field.name]
+        if isinstance(field, CategoryOutput):
+            found[name] = _category(field, statistics[name], true, answered, seed)
+        elif isinstance(field, LabelsOutput):
+            found[name] = evaluate_labels(field, statistics[name], true, answered, seed)
+        else:
+            found[name] = _number(name, true, answered, seed)
+    return found
 
 
 def flatten(evaluation: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
@@ -96,7 +102,7 @@ def _category(
     field: CategoryOutput, statistics: FieldStatistics, truth: Integers, probabilities: Floats, seed: int
 ) -> dict[str, Any]:
     categories = list(field.categories or statistics.categories)
-    _check(field.name, truth, probabilities, (len(truth), len(categories)))
+    check_answers(field.name, truth, probabilities, (len(truth), len(categories)))
     if truth.min() < 0 or truth.max() >= len(categories):
         row = int(np.flatnonzero((truth < 0) | (truth >= len(categories)))[0])
         raise DataError("a true class that the model does not know", where=f"output {field.name!r}, row {row}")
@@ -133,24 +139,6 @@ def _category(
     }
 
 
-def _check(name: str, truth: NDArray[Any], predicted: NDArray[Any], shape: tuple[int, ...]) -> None:
-    where = f"output {name!r}"
-    if not len(truth):
-        raise DataError("there are no rows to evaluate", where=where)
-    if predicted.shape != shape:
-        raise ModelFailed(f"the model answered values of shape {predicted.shape}, not {shape}", where=where)
-    if not np.isfinite(truth).all():
-        row = int(np.flatnonzero(~np.isfinite(truth))[0])
-        raise DataError("the true value is missing", where=f"{where}, row {row}", remedy="Leave such rows out")
-    bad = np.flatnonzero(~np.isfinite(predicted).reshape(len(predicted), -1).all(1))
-    if len(bad):
-        raise ModelFailed(
-            f"the model answered NaN or infinity for {len(bad)} of {len(truth)} rows",
-            where=f"{where}, row {bad[0]}",
-            remedy="Train again with a lower learning rate, or look for extreme values in the inputs",
-        )
-
-
 def _roc_auc(
     truth: Integers, probabilities: Floats, seed: int
 ) -> tuple[list[float | None], float | None, intervals.Interval | None]:
@@ -176,15 +164,11 @@ def _per_class(
             "f1": float(scores.f1[place]),
             "support": int(scores.support[place]),
             "roc_auc": areas[place],
-            "precision_interval": _pair(intervals.wilson(int(hits[place]), int(predicted[place]))),
-            "recall_interval": _pair(intervals.wilson(int(hits[place]), int(scores.support[place]))),
+            "precision_interval": pair(intervals.wilson(int(hits[place]), int(predicted[place]))),
+            "recall_interval": pair(intervals.wilson(int(hits[place]), int(scores.support[place]))),
         }
         for place, name in enumerate(categories)
     }
-
-
-def _pair(interval: intervals.Interval | None) -> list[float] | None:
-    return list(interval) if interval else None
 
 
 def _confusions(categories: Sequence[str], matrix: Integers) -> dict[str, Any]:
@@ -243,7 +227,7 @@ def _class_notes(
 ) -> list[str]:
     rows = int(matrix.sum())
     absent = [name for name, support in zip(categories, matrix.sum(1), strict=True) if not support]
-    notes = _few_rows(rows)
+    notes = few_rows(rows)
     if absent:
         names = ", ".join(absent[:10]) + (f" and {len(absent) - 10} more" if len(absent) > 10 else "")
         notes.append(f"Not among the rows, so without recall and ROC-AUC of its own: {names}")
@@ -256,20 +240,14 @@ def _class_notes(
     return notes
 
 
-def _few_rows(rows: int) -> list[str]:
-    if rows >= intervals.FEWEST_ROWS:
-        return []
-    return [f"Only {rows} row{'s' if rows > 1 else ''}: too few for most intervals, and for any conclusion"]
-
-
 def _number(name: str, truth: Floats, predicted: Floats, seed: int) -> dict[str, Any]:
-    _check(name, truth, predicted, (len(truth),))
+    check_answers(name, truth, predicted, (len(truth),))
     truth, predicted = truth.astype(np.float64), predicted.astype(np.float64)
     residuals = predicted - truth
     scores = metrics.regression_scores(
         np.array(np.abs(residuals).mean()), np.array((residuals**2).mean()), np.array(truth.var())
     )
-    notes = _few_rows(len(truth))
+    notes = few_rows(len(truth))
     if truth.var() == 0:
         notes.append("All true values are equal: R² is not defined")
     found = intervals.regression_intervals(truth, residuals, seed)

@@ -20,6 +20,7 @@ from yunmo.training.metrics import (
     calibration_bins,
     class_scores,
     divide,
+    label_scores,
     regression_scores,
 )
 
@@ -96,6 +97,29 @@ def probability_intervals(
         "log_loss": percentiles(sums[:, 0]),
         "calibration_error": (max(0.0, low - float(shift)), max(0.0, high - float(shift))),
     }
+
+
+def label_intervals(
+    truth: NDArray[np.bool_], held: NDArray[np.bool_], losses: Floats, seed: int
+) -> dict[str, Interval]:
+    """Bootstrap precision, recall and F1 (macro and micro), Hamming and log loss of labels.
+
+    Args:
+        truth: whether a label holds, ``(rows, labels)``.
+        held: whether it was answered, same shape.
+        losses: log loss of each row.
+        seed: of the draws.
+    """
+    rows, labels = truth.shape
+    if rows < FEWEST_ROWS or rows * labels * FEWEST_DRAWS > 5 * WORK:
+        return {}
+    columns = np.concatenate((truth & held, truth, held), axis=1).astype(np.float64)
+    each = np.column_stack((columns, (truth != held).mean(1), losses))
+    sums = np.concatenate([draws @ each for draws in _draws(rows, seed, per_row=labels)])
+    hits, support, answered = (sums[:, place * labels : (place + 1) * labels] for place in range(3))
+    means = label_scores(hits, support, answered)[1]
+    found = {**means, "hamming_loss": sums[:, -2] / rows, "log_loss": sums[:, -1] / rows}
+    return {name: percentiles(values) for name, values in found.items()}
 
 
 def regression_intervals(truth: Floats, residuals: Floats, seed: int) -> dict[str, Interval]:

@@ -39,7 +39,7 @@ from yunmo.models.augment import Augmentation
 from yunmo.models.network import Network
 from yunmo.training.averaging import Average, Lookahead
 from yunmo.training.batches import Rows, by_length
-from yunmo.training.calibrate import calibrate
+from yunmo.training.calibrate import calibrate, choose_thresholds
 from yunmo.training.checkpoint import (
     Checkpoint,
     load_checkpoint,
@@ -73,7 +73,7 @@ class TrainResult:
     weights: Path
     """safetensors of the network that was kept, as `Network.state_dict` names them."""
     decisions: tuple[Decision, ...]
-    """What was decided after the last epoch: temperatures."""
+    """What was decided after the last epoch: temperatures, and thresholds of labels."""
 
 
 def _ignore(event: AnyEvent) -> None:
@@ -287,7 +287,9 @@ class Trainer:
         network.finish()
         decisions = calibrate(network, *self.validation) if self.spec.calibrate else ()
         write_tensors(weights, network.state_dict())
-        return TrainResult(self.recipe, self.history, weights, decisions)
+        outputs, more = choose_thresholds(network, *self.validation)
+        recipe = msgspec.structs.replace(self.recipe, outputs=outputs)
+        return TrainResult(recipe, self.history, weights, (*decisions, *more))
 
     @property
     def finished(self) -> bool:

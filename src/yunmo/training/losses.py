@@ -11,7 +11,8 @@ import torch.nn.functional as F  # noqa: N812  the field's usual name
 from torch import Tensor
 
 from yunmo.core.errors import RecipeError
-from yunmo.core.fields import CategoryOutput, FieldStatistics, NumberOutput, OutputField
+from yunmo.core.fields import CategoryOutput, FieldStatistics, LabelsOutput, NumberOutput, OutputField
+from yunmo.data.fields.labels import USUAL_THRESHOLD
 from yunmo.models.network import Network
 
 _NUMBER_LOSSES: dict[str, Callable[..., Tensor]] = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.huber_loss}
@@ -41,7 +42,8 @@ class Loss:
 
         Args:
             answers: of `Network.member_answers`, ``[members, N, ...]``.
-            targets: class index or scaled value, ``[N]``; with ``separate``, ``[members * N]``.
+            targets: class index or scaled value, ``[N]``, or labels, 0 or 1, ``[N, K]``; with ``separate``,
+                ``members * N`` instead of N.
             separate: whether members have rows of their own.
         """
         total = torch.zeros(())
@@ -49,9 +51,11 @@ class Loss:
             answer, target = answers[output.name].float(), targets[output.name]
             members = len(answer)
             if members > 1 and not separate:
-                target = target.repeat(members)
+                target = torch.cat([target] * members)
             if isinstance(output, NumberOutput):
                 loss = _NUMBER_LOSSES[output.loss](answer.flatten(), target)
+            elif isinstance(output, LabelsOutput):
+                loss = F.binary_cross_entropy_with_logits(answer.flatten(0, 1), target.float())
             else:
                 loss = F.cross_entropy(
                     answer.flatten(0, 1),
@@ -91,16 +95,16 @@ class Judgement:
     """How good a network is on validation rows."""
 
     loss: float
-    """Cross-entropy or loss of the scaled value, summed over outputs; no smoothing, no class weights."""
+    """Cross-entropy (of labels their mean) or loss of the scaled value, summed over outputs; unsmoothed, unweighted."""
     metric: str
-    """``accuracy`` or ``rmse`` (in raw units), of the first output."""
+    """``accuracy``, ``f1_micro`` (of labels) or ``rmse`` (in raw units), of the first output."""
     value: float
 
     def better_than(self, other: Judgement | None, min_delta: float = 0.0) -> bool:
         """Tell whether the metric is better, or equal with a lower loss."""
         if other is None:
             return True
-        gain = self.value - other.value if self.metric == "accuracy" else other.value - self.value
+        gain = other.value - self.value if self.metric == "rmse" else self.value - other.value
         return gain > min_delta or (min_delta == 0.0 and gain == 0.0 and self.loss < other.loss)
 
 
@@ -112,15 +116,25 @@ class Judge:
         self._rows = 0
         self._loss = 0.0
         self._metric = 0.0
+        self._labels = 0.0
+        """True and answered labels."""
 
     def add(self, answers: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> None:
-        """Add a batch: what `Network.forward` answers, and class index or scaled value ``[N]``."""
+        """Add a batch: what `Network.forward` answers, and class index or scaled value ``[N]`` or labels ``[N, K]``."""
         for index, output in enumerate(self._network.outputs):
             answer, target = answers[output.name].float(), targets[output.name]
             if isinstance(output, NumberOutput):
                 self._loss += float(_NUMBER_LOSSES[output.loss](answer, target, reduction="sum"))
                 error = self._network.raw(index, answer) - self._network.raw(index, target)
                 metric = float(error.double().square().sum())
+            elif isinstance(output, LabelsOutput):
+                true, held = target.bool(), answer.sigmoid() >= (output.threshold or USUAL_THRESHOLD)
+                self._loss += float(
+                    F.binary_cross_entropy_with_logits(answer, target.float(), reduction="sum") / target.shape[1]
+                )
+                metric = float(2 * (true & held).sum())
+                if index == 0:
+                    self._labels += float(true.sum() + held.sum())
             else:
                 self._loss += float(F.cross_entropy(answer, target, reduction="sum"))
                 metric = float((answer.argmax(1) == target).sum())
@@ -130,7 +144,10 @@ class Judge:
 
     def judgement(self) -> Judgement:
         """Return the result over all rows added."""
+        first = self._network.outputs[0]
+        if isinstance(first, LabelsOutput):
+            return Judgement(self._loss / self._rows, "f1_micro", self._metric / max(1.0, self._labels))
         mean = self._metric / self._rows
-        if isinstance(self._network.outputs[0], NumberOutput):
+        if isinstance(first, NumberOutput):
             return Judgement(self._loss / self._rows, "rmse", math.sqrt(mean))
         return Judgement(self._loss / self._rows, "accuracy", mean)

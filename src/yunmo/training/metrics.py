@@ -75,6 +75,49 @@ def scores_of(matrix: Integers) -> tuple[ClassScores, dict[str, Floats]]:
     return scores, averages(scores, hits)
 
 
+def label_scores(hits: Floats, support: Floats, predicted: Floats) -> tuple[ClassScores, dict[str, Floats]]:
+    """Score labels, of which a row may have several, from counts ``(..., labels)`` as `class_scores` takes them.
+
+    Returns:
+        Each label's scores, and ``(...)``: macro ``precision``, ``recall`` and ``f1`` over the labels that occur, and
+        ``f1_micro`` of all true and answered labels together.
+    """
+    scores = class_scores(hits, support, predicted)
+    means = averages(scores, hits)
+    found = {name: means[name] for name in ("precision", "recall", "f1")}
+    return scores, {**found, "f1_micro": divide(2 * hits.sum(-1), support.sum(-1) + predicted.sum(-1))}
+
+
+def label_log_losses(truth: NDArray[np.bool_], probabilities: Floats) -> Floats:
+    """Negative log of the probability given to each label's holding or not, in nats: their mean in each row.
+
+    Args:
+        truth: whether a label holds, ``(rows, labels)``.
+        probabilities: that it does, same shape.
+    """
+    given = np.where(truth, probabilities, 1 - probabilities.astype(np.float64))
+    losses: Floats = -np.log(np.clip(given, SMALLEST_PROBABILITY, 1.0)).mean(1)
+    return losses
+
+
+def best_threshold(truth: NDArray[np.bool_], probabilities: Floats) -> tuple[float, float, float]:
+    """Find the probability from which a label best counts as holding: 0.05 to 0.95 in steps of 0.05.
+
+    Args:
+        truth: whether a label holds, ``(rows, labels)``.
+        probabilities: that it does, same shape.
+
+    Returns:
+        The threshold (of equally good ones the nearest to 0.5), its F1 (micro), and that of 0.5.
+    """
+    found: dict[float, float] = {}
+    for step in sorted(range(1, 20), key=lambda step: abs(step - 10)):
+        held = probabilities >= step / 20
+        found[step / 20] = float(2 * (truth & held).sum() / max(1, int(truth.sum()) + int(held.sum())))
+    best = max(found, key=found.__getitem__)
+    return best, found[best], found[0.5]
+
+
 def roc_curve(positive: NDArray[np.bool_], score: Floats) -> tuple[Floats, Floats]:
     """Trace the receiver operating characteristic, one point for each distinct score.
 

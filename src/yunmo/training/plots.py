@@ -12,7 +12,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from yunmo.training.report import LABELS, format_metric, format_number
+from yunmo.training.report import LABELS, SHARES, format_metric, format_number
 
 Point = tuple[float, float]
 SERIES = 8
@@ -315,11 +315,11 @@ def residuals(histogram: Mapping[str, Sequence[float]]) -> Markup:
 def comparison(metric: str, entries: Sequence[tuple[str, Mapping[str, Any]]]) -> Markup:
     """Draw a metric of several models as bars with 95 % intervals; the first one is the network."""
     bounds = [values["intervals"].get(metric, (values[metric],) * 2) for _, values in entries]
-    highest = 1.0 if metric == "accuracy" else max(high for _, high in bounds) or 1.0
+    highest = 1.0 if metric in SHARES else max(high for _, high in bounds) or 1.0
     axes = Axes((0, highest), (0, len(entries)), (1030, 26.0 + 44 * len(entries)), (150, 4, 96, 24))
     for value in ticks(0, highest):
         axes.add('<path class="grid" d="M{} {}V{}"/>', axes.x(value), axes.top, axes.bottom)
-        axes.text((axes.x(value), axes.bottom + 17), _percent(value) if metric == "accuracy" else _compact(value))
+        axes.text((axes.x(value), axes.bottom + 17), _percent(value) if metric in SHARES else _compact(value))
     for place, ((name, values), (low, high)) in enumerate(zip(entries, bounds, strict=True)):
         middle = axes.y(len(entries) - place - 0.5)
         axes.text((axes.left - 10, middle + 4), name, anchor="end", kind="name")

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from yunmo.core.events import Decision, EpochFinished
-from yunmo.core.fields import CategoryOutput, FieldStatistics
+from yunmo.core.fields import FieldStatistics
 from yunmo.core.recipe import METRICS, Recipe, dump_recipe, recipe_data
 from yunmo.training.data import Texts
 
@@ -27,6 +27,8 @@ LABELS = {
     "precision_micro": "Precision (micro)",
     "recall_micro": "Recall (micro)",
     "f1_micro": "F1 (micro)",
+    "subset_accuracy": "Exact match",
+    "hamming_loss": "Hamming loss",
     "roc_auc": "ROC-AUC",
     "calibration_error": "Calibration error",
     "log_loss": "Log loss",
@@ -38,9 +40,19 @@ LABELS = {
 """What people call each metric."""
 
 SHARES = frozenset(
-    {"accuracy", "precision", "recall", "f1", "precision_micro", "recall_micro", "f1_micro", "calibration_error"}
+    {
+        *("accuracy", "precision", "recall", "f1", "precision_micro", "recall_micro", "f1_micro"),
+        *("calibration_error", "subset_accuracy", "hamming_loss"),
+    }
 )
 """Metrics that are shown in percent."""
+
+_TASKS = {"category": "classification", "labels": "multi-label classification", "number": "regression"}
+
+DECISIVE = {"category": "accuracy", "labels": "f1_micro", "number": "rmse"}
+"""By type of output, the metric by which models are compared."""
+
+_POINTS = {"accuracy": "accuracy", "f1_micro": "F1 (micro)"}
 
 SHOWN = 300
 """Characters of a text that the report shows."""
@@ -80,8 +92,8 @@ def make_report(
         created: seconds since 1970; None for now.
     """
     outputs = recipe.outputs or ()
-    kinds = {"category" if isinstance(field, CategoryOutput) else "number" for field in outputs}
-    task = {"category": "classification", "number": "regression"}[kinds.pop()] if len(kinds) == 1 else "mixed"
+    kinds = {str(type(field).__struct_config__.tag) for field in outputs}
+    task = _TASKS[kinds.pop()] if len(kinds) == 1 else "mixed"
     best = [epoch.epoch for epoch in history if epoch.best]
     report = {
         "format": FORMAT,
@@ -137,8 +149,8 @@ def verdict(network: Mapping[str, Any], against: Mapping[str, Any]) -> dict[str,
     Returns:
         ``best`` (``network``, ``linear``, ``simple`` or ``undecided``), the ``metric`` compared and the ``sentence``.
     """
-    metric = "accuracy" if network["type"] == "category" else "rmse"
-    sign = 1 if metric == "accuracy" else -1
+    metric = DECISIVE[network["type"]]
+    sign = -1 if metric == "rmse" else 1
     simple, linear = against["simple"], against["linear"]
     mine, line, base = (sign * float(values[metric]) for values in (network, linear["metrics"], simple["metrics"]))
     apart = _apart(network, linear["metrics"], metric)
@@ -163,8 +175,8 @@ def _apart(one: Mapping[str, Any], other: Mapping[str, Any], metric: str) -> boo
 
 
 def _better(who: str, whom: str, metric: str, one: float, other: float) -> str:
-    if metric == "accuracy":
-        return f"{who} is better than {whom} by {(one - other) * 100:.1f} points of accuracy"
+    if metric != "rmse":
+        return f"{who} is better than {whom} by {(one - other) * 100:.1f} points of {_POINTS[metric]}"
     return f"{who} is better than {whom}: its error (RMSE) is smaller by {(1 - one / other) * 100:.1f} %"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from yunmo.training import plots
-from yunmo.training.report import LABELS, format_metric, format_number, metric_names, title, with_interval
+from yunmo.training.report import DECISIVE, LABELS, format_metric, format_number, metric_names, title, with_interval
 
 PLOTTED_OUTPUTS = 3
 """Outputs that get plots; with more the page would be too large, and they keep their figures and tables."""
@@ -97,16 +97,19 @@ def _tile(metric: str, test: Mapping[str, Any], validation: Mapping[str, Any]) -
 
 
 def _plots(test: Mapping[str, Any], models: list[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
+    comparison = plots.comparison(DECISIVE[test["type"]], models) if len(models) > 1 else None
+    if test["type"] == "labels":
+        return {"comparison": comparison}
     if test["type"] == "number":
         return {
-            "comparison": plots.comparison("rmse", models) if len(models) > 1 else None,
+            "comparison": comparison,
             "estimates": plots.estimates(test["pairs"]),
             "residuals": plots.residuals(test["residuals"]["histogram"]),
         }
     areas = {name: values["roc_auc"] for name, values in test["per_class"].items()}
     matrix = test["confusion_matrix"]
     return {
-        "comparison": plots.comparison("accuracy", models) if len(models) > 1 else None,
+        "comparison": comparison,
         "confusion": plots.confusion(matrix, test["categories"]) if matrix else None,
         "reliability": plots.reliability(test["calibration"]),
         "roc": plots.roc(test["roc"], areas),

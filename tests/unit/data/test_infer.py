@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from yunmo.core.errors import DataError
-from yunmo.core.fields import CategoryOutput, NumberOutput
+from yunmo.core.fields import CategoryOutput, LabelsOutput, NumberOutput
 from yunmo.data.infer import infer_fields
 from yunmo.data.sources.open import open_source
 
@@ -56,6 +57,40 @@ def test_the_target_decides_the_task(write_csv: Write, values: list[object], kin
     rows = "\n".join(f"{index * 1.5},{value}" for index, value in enumerate(values))
     _, (output,), _ = infer_fields(open_source(write_csv(f"x,t\n{rows}\n")), "t")
     assert type(output) is kind
+
+
+def _labels(count: int, joined: str = ";") -> list[str]:
+    names = ("sport", "pop music", "politics", "世界")
+    return [joined.join(name for place, name in enumerate(names) if index >> place & 1) for index in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("cells", "kind"),
+    [
+        (_labels(160), LabelsOutput),
+        (_labels(160, " | "), LabelsOutput),
+        ([*_labels(160), "sport;sport"], LabelsOutput),
+        (_labels(160, ", "), CategoryOutput),
+        (_labels(16), CategoryOutput),  # too few rows of each to know
+        (["rock;pop", "jazz", "folk"] * 20, CategoryOutput),  # a name with the separator in it
+        (["a;b", "c;d", "a;d", "c;b"] * 20, CategoryOutput),  # two things a row, always
+        (["a|b|c", "a|b|d", "a|b", "a|e", "a", "a|e|f"] * 20, CategoryOutput),  # paths of a tree
+        ([f"{'x' * 50};{cell}" for cell in _labels(160)], CategoryOutput),  # no short tokens
+        ([f"{index};{cell}" for index, cell in enumerate(_labels(160))], CategoryOutput),  # no small vocabulary
+        ([cell if index % 3 == 0 else "sport" for index, cell in enumerate(_labels(160))], CategoryOutput),
+        ([f'"{cell}";x' for cell in _labels(160)], CategoryOutput),
+    ],
+    ids=range(12),
+)
+def test_several_labels_are_told_from_one_category(tmp_path: Path, cells: list[str], kind: type) -> None:
+    with (tmp_path / "t.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("x", "t"), *((index * 1.5, cell) for index, cell in enumerate(cells))])
+    _, (output,), decisions = infer_fields(open_source(tmp_path / "t.csv"), "t")
+    assert type(output) is kind
+    if isinstance(output, LabelsOutput):
+        assert output.separator == ("|" if " | " in cells[3] else ";")
+        (reason,) = [decision.reason for decision in decisions if decision.value == "labels"]
+        assert reason.endswith("if not, write outputs: [{name: t, type: category}]")
 
 
 def test_a_missing_target_suggests_the_nearest(passengers: Path) -> None:

@@ -41,6 +41,16 @@ def test_pictures(make_zip: Callable[..., Path], picture: Callable[..., bytes]) 
     assert {"size": "4 x 6", "count": 1} in field["sizes"]
 
 
+def test_labels_are_counted_one_by_one(write_csv: Callable[..., Path]) -> None:
+    cells = ["a;b", "a", "b; c", "c;a;a", "", "a;b;c"] * 10
+    field = _fields(write_csv("x,t\n" + "".join(f"{index}.5,{cell}\n" for index, cell in enumerate(cells))), "t")["t"]
+    assert (field["type"], field["missing"], field["distinct"]) == ("category", 10, 5)
+    cells = [cell.replace("a;a", "a") for cell in cells]
+    field = _fields(write_csv("x,t\n" + "".join(f"{index}.5,{cell}\n" for index, cell in enumerate(cells))), "t")["t"]
+    assert (field["type"], field["missing"], field["distinct"]) == ("labels", 10, 3)
+    assert {"value": "a", "count": 40} in field["top"]
+
+
 def test_arrays(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", x=np.arange(12.0).reshape(4, 3), y=np.arange(4))
     assert _fields(tmp_path / "a.npz")["x"]["shape"] == [3]

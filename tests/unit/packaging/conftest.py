@@ -33,6 +33,7 @@ from yunmo.core.fields import (
     FieldStatistics,
     ImageField,
     InputField,
+    LabelsOutput,
     NumberField,
     NumberOutput,
     OutputField,
@@ -78,6 +79,7 @@ def columns() -> dict[str, list[Any]]:
         "vector": rng.normal(size=(ROWS, 4)).round(3).tolist(),
         "words": ["A cat, of course.", "the dog", "", "一只狗", "cat cat", "🐟 fish 鱼"],
         "label": ["cat", "dog", "fish", "dog", "cat", "fish"],
+        "topics": ["a;b", "", "b", "c; a", "a", "c"],
         "price": [10.0, 2000.0, 350.5, 12.0, 77.0, 1500.0],
     }
 
@@ -160,6 +162,7 @@ WHITENED = ResnetEncoder(
     norm_scale=False,
     activation="gelu",
 )
+TOPICS = (LabelsOutput(name="topics", categories=("a", "b", "c"), threshold=0.4),)
 BOTH = (CategoryOutput(name="label", categories=("cat", "dog", "fish")), NumberOutput(name="price"))
 
 NETWORKS: dict[str, tuple[tuple[InputField, ...], tuple[OutputField, ...]]] = {
@@ -169,6 +172,8 @@ NETWORKS: dict[str, tuple[tuple[InputField, ...], tuple[OutputField, ...]]] = {
     "rows of a picture": ((image(RnnEncoder(cell="rnn", activation="relu", hidden=4)),), BOTH[:1]),
     "table": (table(), BOTH),
     "picture and table": ((image(FlatEncoder()), *table()), BOTH[1:]),
+    "labels of a text": ((text(BagEncoder(size=4)), *table()[:1]), (*TOPICS, *BOTH)),
+    "labels of a picture": ((image(FlatEncoder(), average_flips=True),), TOPICS),
     "rnn": ((steps(RnnEncoder(cell="rnn", hidden=4)),), BOTH[:1]),
     "lstm": ((steps(RnnEncoder(cell="lstm", hidden=4, bidirectional=True, pool="mean")),), BOTH[:1]),
     "gru": ((steps(RnnEncoder(cell="gru", hidden=4, pool="max")), *table()[:1]), BOTH),

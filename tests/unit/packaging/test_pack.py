@@ -11,7 +11,7 @@ import onnxruntime as ort
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.unit.packaging.conftest import BOTH, NETWORKS, Trained, image, steps, table
+from tests.unit.packaging.conftest import BOTH, NETWORKS, TOPICS, Trained, image, steps, table
 
 from yunmo.bundle.files import BOM, CONTENT, GRAPH, MANIFEST, WEIGHTS
 from yunmo.bundle.manifest import FORMAT_VERSION, decode_manifest
@@ -25,6 +25,9 @@ from yunmo.data.fields.registry import open_field
 from yunmo.inference.predictor import Predictor
 from yunmo.models.network import Network
 from yunmo.packaging.pack import pack
+from yunmo.serving.oip.signature import answer as answer_of
+from yunmo.serving.oip.signature import signature
+from yunmo.serving.shadow import agree
 
 Make = Callable[..., Trained]
 
@@ -59,7 +62,7 @@ def test_a_packed_network_answers_as_the_trained_one(make: Make, tmp_path: Path,
         answers = network.predict(encoded)
     for output in outputs:
         expected = answers[output.name].numpy()
-        if output is BOTH[0]:
+        if "probabilities" in predictions[0][output.name]:
             found = [list(row[output.name]["probabilities"].values()) for row in predictions]
             np.testing.assert_allclose(found, expected, atol=1e-5)
         else:
@@ -67,9 +70,31 @@ def test_a_packed_network_answers_as_the_trained_one(make: Make, tmp_path: Path,
             np.testing.assert_allclose(found, expected, rtol=1e-5, atol=0.01)  # prices deviate by 800
 
 
+def test_labels_are_answered_from_their_threshold_on(make: Make, tmp_path: Path) -> None:
+    trained = make(*table(), outputs=TOPICS)
+    predictor = opened(packed(trained, tmp_path / "bundle"))
+    answers = [row["topics"] for row in predictor.predict(trained.examples)]
+    for answer in answers:
+        assert answer["value"] == [name for name, share in answer["probabilities"].items() if share >= 0.4]
+    assert len({len(answer["value"]) for answer in answers}) > 1
+    form = signature(predictor)
+    probabilities = predictor.run(predictor.encode(trained.examples))
+    assert list(form.outputs) == ["topics", "topics.probabilities"]
+    joined, shares = (answer_of(each, probabilities) for each in form.outputs.values())
+    assert (joined.datatype, shares.datatype) == ("BYTES", "FP32")
+    assert joined.array.tolist() == [";".join(answer["value"]) for answer in answers]
+    assert shares.array.shape == (len(answers), 3)
+    schema = predictor.output_schema["properties"]["topics"]
+    assert schema["properties"]["value"]["items"]["enum"] == ["a", "b", "c"]
+    assert "at least 0.4" in schema["properties"]["value"]["description"]
+    assert agree(predictor, probabilities, predictor, probabilities) is True
+    other = {"topics": 1 - probabilities["topics"]}
+    assert agree(predictor, probabilities, predictor, other) is False
+
+
 def test_a_network_of_several_members_is_packed(make: Make, tmp_path: Path) -> None:
     combine = CombineSpec(hidden=(4, 4), members=3, linear=True, batch_norm=True)
-    trained = make(*table(), outputs=BOTH, combine=combine)
+    trained = make(*table(), outputs=(*BOTH, *TOPICS), combine=combine)
     assert len(opened(packed(trained, tmp_path / "bundle")).predict(trained.examples)) == len(trained.examples)
 
 

@@ -194,3 +194,4 @@ class Renamed:
 
     def __init__(self, predictor: Predictor, names: list[str]) -> None:
         self.categories = predictor.categories | {"label": names}
+        self.labels = predictor.labels

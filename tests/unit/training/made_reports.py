@@ -3,7 +3,7 @@
 import numpy as np
 
 from yunmo.core.events import Decision, EpochFinished
-from yunmo.core.fields import CategoryOutput, FieldStatistics, NumberOutput, VectorField
+from yunmo.core.fields import CategoryOutput, FieldStatistics, LabelsOutput, NumberOutput, VectorField
 from yunmo.core.recipe import DataSpec, EvaluateSpec, Recipe, TrainSpec
 from yunmo.training.evaluate import evaluate
 from yunmo.training.report import make_report
@@ -66,7 +66,8 @@ def against(linear, simple):
 
 
 def report_of(tests, *, name="pets", history=None, metrics=(), keep="best", with_baselines=True, cleaning=None):
-    kinds = {key: CategoryOutput if values["type"] == "category" else NumberOutput for key, values in tests.items()}
+    of_type = {"category": CategoryOutput, "labels": LabelsOutput, "number": NumberOutput}
+    kinds = {key: of_type[values["type"]] for key, values in tests.items()}
     recipe = Recipe(
         data=DataSpec(train="pets.zip", digests={"train": "sha256:ab"}),
         inputs=(VectorField(name="size"),),

@@ -91,7 +91,7 @@ class Answering:
             return len(source)
         answers = _Answers(predictor, source)
         shown = cells(source)
-        named = answer_names(predictor.categories)
+        named = answer_names(predictor.categories, predictor.labels)
         kept = {name: values for name, values in shown.items() if name not in named}
         about = {"bundle": self.order.digest, "data": self.order.data_digest}
         told = 0.0
@@ -147,7 +147,8 @@ class _Answers:
             tensors = self._predictor.encode_columns(columns, stop - start)
         except (InvalidInput, BodyTooLarge) as error:
             raise self._located(error, start) from None
-        return answer_columns(self._predictor.categories, self._predictor.run(tensors), self._plain)
+        predictor = self._predictor
+        return answer_columns(predictor.categories, predictor.run(tensors), self._plain, predictor.labels)
 
     def _located(self, error: InvalidInput | BodyTooLarge, start: int) -> DataError:
         """Name the file and the row in it, where the predictor counts from the portion's first."""

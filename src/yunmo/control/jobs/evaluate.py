@@ -69,6 +69,7 @@ def evaluate_bundle(folder: Path, public_key: str, path: Path) -> dict[str, Any]
     from yunmo.bundle.read import open_bundle
     from yunmo.data.cleaning import clean_rows
     from yunmo.data.fields.category import CategoryOutput
+    from yunmo.data.fields.labels import LabelsOutput
     from yunmo.data.fields.registry import open_field, open_output
     from yunmo.data.infer import check_column
     from yunmo.data.sources.open import open_source
@@ -96,7 +97,7 @@ def evaluate_bundle(folder: Path, public_key: str, path: Path) -> dict[str, Any]
         truth: dict[str, Any] = {}
         for field in outputs:
             values = [columns[field.column][row] for row in rows]
-            if isinstance(field, CategoryOutput):
+            if isinstance(field, (CategoryOutput, LabelsOutput)):
                 field.refuse_unknown(values, lambda index: source.where(rows[index]), "is none of the model's")
             truth |= field.encode(values)
         parts: list[dict[str, Any]] = []

@@ -16,6 +16,7 @@ import msgspec
 
 from yunmo.control.services.runs import REPORT, REPORT_PAGE
 from yunmo.core.events import AnyEvent, Decision, EpochFinished, RecipeResolved, RunNotice
+from yunmo.core.fields import LabelsOutput
 from yunmo.core.files import write_atomic
 from yunmo.core.recipe import Recipe, recipe_data, recipe_from
 from yunmo.core.schema import Spec
@@ -164,8 +165,16 @@ class Run:
     def _cross_validate(self, recipe: Recipe) -> dict[str, Any] | None:
         from yunmo.training.cross_validate import cross_validate
 
+        # A threshold was chosen on validation rows, which a fold may hold out: each fold chooses its own.
+        asked = {output.name: output for output in self._prepared().recipe.outputs}
+        outputs = tuple(
+            msgspec.structs.replace(output, threshold=asked[output.name].threshold)
+            if isinstance(output, LabelsOutput)
+            else output
+            for output in recipe.outputs or ()
+        )
         return cross_validate(
-            recipe,
+            msgspec.structs.replace(recipe, outputs=outputs),
             self._files(),
             self.folder / _FOLDS,
             emit=self.emit,

@@ -49,6 +49,8 @@ class RunExecution(Execution):
         if name == "register":
             return self._register(given)
         result = self._in_child(name)
+        if name == "train":
+            self._note(resolved=result["resolved"])  # with thresholds of labels, which training chose last
         if name == "evaluate":
             self._note(summary=result["summary"])
         return result

@@ -10,6 +10,7 @@ from yunmo.data.fields.base import Field
 from yunmo.data.fields.category import CategoryField, CategoryOutput
 from yunmo.data.fields.date import DateField
 from yunmo.data.fields.image import ImageField
+from yunmo.data.fields.labels import LabelsOutput
 from yunmo.data.fields.number import NumberField, NumberOutput
 from yunmo.data.fields.pixels import MAX_PIXELS
 from yunmo.data.fields.sequence import SequenceField
@@ -33,6 +34,7 @@ INPUTS: dict[type[ModelInput], type[Field]] = {
 OUTPUTS: dict[type[ModelOutput], type[Field]] = {
     specs.CategoryOutput: CategoryOutput,
     specs.NumberOutput: NumberOutput,
+    specs.LabelsOutput: LabelsOutput,
     specs.TensorOutput: TensorOutput,
 }
 

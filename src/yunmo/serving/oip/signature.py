@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 
 from yunmo.core.errors import InvalidInput
-from yunmo.core.fields import CategoryOutput
+from yunmo.core.fields import CategoryOutput, LabelsOutput
 from yunmo.data.fields.base import Wire
+from yunmo.data.fields.labels import held_labels, join_labels
 from yunmo.data.fields.registry import open_output
 from yunmo.inference.compare import check_finite
 from yunmo.protocol.tensors import Array, from_raw
@@ -43,8 +44,8 @@ class Output(msgspec.Struct, frozen=True):
     wire: Wire
     source: str
     """The graph's output that it is made of."""
-    labels: Array | None = None
-    """Of the best label: the names of the classes."""
+    texts: Callable[[Array], Array] | None = None
+    """Of the best class, or the labels that hold: makes them of the probabilities."""
     finite: bool = True
     """Whether NaN and infinity are failures of the model; of an imported graph's tensors nothing is known."""
 
@@ -159,8 +160,8 @@ def answer(output: Output, tensors: Mapping[str, Array]) -> Tensor:
     array = tensors[output.source]
     if output.finite:
         check_finite(output.source, array)
-    if output.labels is not None:
-        array = output.labels[array.argmax(axis=1)]
+    if output.texts is not None:
+        array = output.texts(array)
     return Tensor(output.name, output.wire.datatype, array)
 
 
@@ -194,12 +195,19 @@ def row_count(tensors: Sequence[Tensor]) -> int:
 
 def _outputs(spec: Any) -> list[Output]:
     (wire, *_) = open_output(spec).wire()
-    if not isinstance(spec, CategoryOutput):
+    if not isinstance(spec, (CategoryOutput, LabelsOutput)):
         return [Output(spec.name, wire, spec.name, finite=spec.__struct_config__.tag != "tensor")]
-    labels = np.array(spec.categories or (), object)
-    probabilities = Wire("FP32", (len(labels),))
+    names = np.array(spec.categories or (), object)
+    probabilities = Wire("FP32", (len(names),))
+
+    def texts(array: Array) -> Array:
+        if isinstance(spec, CategoryOutput):
+            best: Array = names[array.argmax(axis=1)]
+            return best
+        return np.array([join_labels(held, spec.separator) for held in held_labels(array, spec)], object)
+
     return [
-        Output(spec.name, wire, spec.name, labels=labels),
+        Output(spec.name, wire, spec.name, texts=texts),
         Output(f"{spec.name}.probabilities", probabilities, spec.name),
     ]
 

@@ -18,6 +18,7 @@ VALUES: dict[str, list[object]] = {
     "vector": [[1.0, 2.0], [3.0, 5.0]],
     "text": ["a text", "this text"],
     "tensor": [1.0, 2.5],
+    "labels": ["a;b", "b"],
 }
 
 

@@ -111,8 +111,9 @@ def test_vectors_of_what_is_no_number_are_refused_by_row(value: float) -> None:
 
 
 def test_outputs_have_their_tensor() -> None:
-    assert set(OUTPUTS) == {specs.CategoryOutput, specs.NumberOutput, specs.TensorOutput}
+    assert set(OUTPUTS) == {specs.CategoryOutput, specs.NumberOutput, specs.LabelsOutput, specs.TensorOutput}
     assert open_output(specs.CategoryOutput(name="x", categories=("a", "b"))).wire()[0].datatype == "BYTES"
+    assert open_output(specs.LabelsOutput(name="x", categories=("a",))).wire()[0].datatype == "BYTES"
     assert open_output(specs.NumberOutput(name="x")).wire()[0].datatype == "FP32"
     (tensor,) = open_output(specs.TensorOutput(name="x", datatype="int8", shape=(2, None))).wire()
     assert (tensor.datatype, tensor.shape) == ("INT8", (2, None))
