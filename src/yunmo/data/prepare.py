@@ -363,6 +363,13 @@ class _Preparation:
 
     def _sampled(self, rows: dict[str, Rows], sample: Sample) -> dict[str, Rows]:
         """Draw some rows of each split, of every class of the first output alike."""
+        for output in self.outputs:
+            if isinstance(output, LabelsOutput):
+                raise DataError(
+                    "there is no advice on several labels at once, only on categories and numbers",
+                    where=f"field {output.column}",
+                    remedy="Train: the report holds the network against a linear model",
+                )
         labels = [
             {split: self._labels(output.column, split, chosen) for split, chosen in rows.items()}
             for output in self.outputs

@@ -21,8 +21,9 @@ from onnxruntime.quantization import QuantType, quantize_dynamic  # type: ignore
 
 from yunmo.bundle.manifest import Tensors
 from yunmo.core.errors import ParityError
-from yunmo.core.fields import FieldStatistics
+from yunmo.core.fields import CategoryOutput, FieldStatistics, LabelsOutput, OutputField
 from yunmo.core.recipe import METRICS, Recipe
+from yunmo.data.fields.labels import held_labels
 from yunmo.data.fields.number import join_numbers
 from yunmo.inference.session import Arrays, Session
 from yunmo.packaging.parity import Reference
@@ -119,7 +120,7 @@ def note_cost(
 
     Args:
         report: as JSON; it gets ``rows``, ``bytes`` before and after, and for each output its first ``metric`` in
-            ``fp32`` and ``int8``, and the share of rows ``changed`` in their class (of a number: None).
+            ``fp32`` and ``int8``, and the share of rows ``changed`` in their class or labels (of a number: None).
         recipe: resolved.
         statistics: of every field.
         validation: encoded inputs and outputs; None: nothing is measured.
@@ -135,7 +136,7 @@ def note_cost(
         measured = {key: evaluate(outputs, statistics, truth, each) for key, each in answers.items()}
         found["rows"] = len(next(iter(truth.values())))
         found["outputs"] = {
-            output.name: _beside(output.name, measured, [each[output.name] for each in answers.values()])
+            output.name: _beside(output, measured, [each[output.name] for each in answers.values()])
             for output in outputs
         }
     report["quantized"] = found
@@ -152,9 +153,14 @@ def _joined(inputs: Mapping[str, Any], quantized: QuantizedReference) -> Mapping
     return join_numbers(dict(inputs), quantized.tensors.joined)
 
 
-def _beside(name: str, measured: Mapping[str, Any], answers: Sequence[Any]) -> dict[str, Any]:
-    metrics = {precision: found[name] for precision, found in measured.items()}
+def _beside(output: OutputField, measured: Mapping[str, Any], answers: Sequence[Any]) -> dict[str, Any]:
+    metrics = {precision: found[output.name] for precision, found in measured.items()}
     metric = METRICS[metrics["fp32"]["type"]][0]
     before, after = answers
-    changed = float((before.argmax(1) != after.argmax(1)).mean()) if before.ndim > 1 else None
+    changed = None
+    if isinstance(output, CategoryOutput):
+        changed = float((before.argmax(1) != after.argmax(1)).mean())
+    elif isinstance(output, LabelsOutput):
+        pairs = zip(held_labels(before, output), held_labels(after, output), strict=True)
+        changed = sum(old != new for old, new in pairs) / len(before)
     return {"metric": metric, **{key: found[metric] for key, found in metrics.items()}, "changed": changed}

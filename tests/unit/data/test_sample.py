@@ -83,3 +83,12 @@ def test_long_texts_are_fewer() -> None:
     assert rows_enough([field], {"text": ["a" * 1000] * 50}) == CHARACTERS // 1000
     assert rows_enough([field], {"text": ["a" * 100_000] * 50}) == FEWEST_ROWS
     assert rows_enough([], {}) == MOST_ROWS
+
+
+def test_there_is_no_advice_on_several_labels_at_once(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("x,t\n" + "".join(f"{row % 9},{'a|b' if row % 2 else 'a'}\n" for row in range(40)))
+    outputs = [{"name": "t", "type": "labels", "separator": "|"}]
+    recipe = recipe_from({"data": {"train": "x"}, "outputs": outputs})
+    with pytest.raises(DataError, match="no advice on several labels at once"):
+        prepare(recipe, {"train": tmp_path / "t.csv"}, tmp_path / "part", sample=Sample())
+    assert prepare(recipe, {"train": tmp_path / "t.csv"}, tmp_path / "whole").rows["train"] > 5

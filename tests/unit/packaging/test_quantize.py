@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import onnx
 import pytest
-from tests.unit.packaging.conftest import BOTH, Trained, columns, table
+from tests.unit.packaging.conftest import BOTH, TOPICS, Trained, columns, table
 from tests.unit.packaging.test_pack import opened
 
 from yunmo.bundle.files import CARD, GOLDEN, GRAPH, REPORT
@@ -48,7 +48,7 @@ def packed(trained: Trained, out: Path) -> Path:
 
 
 def test_a_transformer_in_int8_answers_nearly_as_before_and_says_what_it_costs(make: Make, tmp_path: Path) -> None:
-    trained = make(TEXT, outputs=BOTH)
+    trained = make(TEXT, outputs=(*BOTH, *TOPICS))
     folder = packed(trained, tmp_path / "bundle")
     kinds = {node.op_type for node in onnx.load(folder / GRAPH).graph.node}
     assert kinds & {"MatMulInteger", "DynamicQuantizeMatMul"}
@@ -57,6 +57,8 @@ def test_a_transformer_in_int8_answers_nearly_as_before_and_says_what_it_costs(m
     assert found["rows"] == 6
     assert found["bytes"][1] < found["bytes"][0]
     assert 0 <= found["outputs"]["label"]["changed"] <= 1
+    assert found["outputs"]["topics"]["metric"] == "f1_micro"
+    assert 0 <= found["outputs"]["topics"]["changed"] <= 1
     assert {"metric", "fp32", "int8"} <= found["outputs"]["price"].keys()
     assert report["decisions"][-1]["key"] == "pack.precision"
     assert "on 6 validation rows" in (folder / CARD).read_text()
